@@ -1,0 +1,276 @@
+//! The control thread: everything that changes while the workers serve.
+//!
+//! Owns the configuration in force, what host names resolved to, the counters of reloads, and the
+//! admin listener. In: signals, orders of a [`ControlHandle`], admin requests, time. Out: snapshots
+//! stored in the cell, [`Command`]s to the workers, listeners through [`Fleet`]. One monoio loop on
+//! epoll (nothing here is hot); its tasks share `Control` and never hold it borrowed over an await.
+//!
+//! Whatever publishes a snapshot first takes its turn (`Control::turn`), so snapshots are built
+//! one after the other, each from the one before. What may block (name lookups) runs on helper
+//! threads with a deadline.
+
+mod admin;
+mod bell;
+mod fleet;
+mod gather;
+mod handle;
+pub mod log;
+mod process;
+mod prometheus;
+mod reload;
+mod resolve;
+mod response;
+mod signal;
+mod tasks;
+mod views;
+mod wait;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monoio::{LegacyDriver, RuntimeBuilder};
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::config::model::Config;
+use crate::seam::{Command, Snapshot, SnapshotCell};
+
+pub use fleet::{BoundListener, Fleet};
+pub use handle::{ControlHandle, Inbox, channel};
+pub use reload::Outcome;
+pub use resolve::{Addresses, Resolver};
+pub use signal::Signals;
+
+use gather::Ledger;
+use handle::{Order, Orders};
+use tasks::Tasks;
+
+/// How often ended workers are looked for.
+const SUPERVISE_EVERY: Duration = Duration::from_millis(500);
+
+/// How often a drain looks whether it is over.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// What a drain allows the workers beyond their own deadline to notice that it has passed.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// Where the configuration came from, and comes from again on reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// The embedded default: there is nothing to reload.
+    Fixed,
+}
+
+/// How control ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Drained, or the drain's time was over.
+    Clean,
+    /// Told to end without waiting for the drain.
+    AtOnce,
+}
+
+/// What control begins with.
+pub struct ControlParts {
+    /// The configuration that the first snapshot was built from.
+    pub config: Config,
+    /// Where it came from.
+    pub source: Source,
+    /// Holds generation 1.
+    pub cell: Arc<SnapshotCell>,
+    /// Has resolved the host names of `config`.
+    pub resolver: Resolver,
+    /// The running workers.
+    pub fleet: Box<dyn Fleet>,
+    /// The bound admin listener, if the configuration names one.
+    pub admin: Option<TcpListener>,
+    /// Both ends of [`channel`]: control gives itself orders too.
+    pub orders: (ControlHandle, Inbox),
+    /// Absent where the proxy runs inside another program.
+    pub signals: Option<Signals>,
+    /// Log lines lost so far, if the log counts them.
+    pub lost_log_lines: Option<log::LostLines>,
+}
+
+/// Runs the control thread until a drain has ended.
+///
+/// # Errors
+/// When the loop cannot be set up (descriptors exhausted).
+pub fn run(parts: ControlParts) -> io::Result<Exit> {
+    let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
+    runtime.block_on(serve(parts))
+}
+
+async fn serve(parts: ControlParts) -> io::Result<Exit> {
+    let mut orders = Orders::new(parts.orders.1)?;
+    let control = Rc::new(Control {
+        source: parts.source,
+        cell: parts.cell,
+        handle: parts.orders.0,
+        lost_log_lines: parts.lost_log_lines,
+        started: clock::wall(),
+        config: RefCell::new(Rc::new(parts.config)),
+        resolver: RefCell::new(parts.resolver),
+        fleet: RefCell::new(parts.fleet),
+        ledger: RefCell::new(Ledger::default()),
+        counters: Cell::new(Counters::default()),
+        changing: Cell::new(false),
+        draining: Cell::new(false),
+        tasks: Tasks::default(),
+    });
+    if let Some(signals) = parts.signals {
+        signal::watch(&control, signals)?;
+    }
+    if let Some(listener) = parts.admin {
+        admin::listen(&control, listener)?;
+    }
+    control.tasks.spawn(resolve::keep_fresh(Rc::clone(&control)));
+    control.tasks.spawn(supervise(Rc::clone(&control)));
+    let main = async {
+        until_stop(&control, &mut orders).await?;
+        Ok(drain(&control, &orders).await)
+    };
+    control.tasks.run_beside(main).await
+}
+
+async fn until_stop(control: &Rc<Control>, orders: &mut Orders) -> io::Result<()> {
+    loop {
+        match orders.next().await? {
+            Order::Reload(reply) => {
+                let shared = Rc::clone(control);
+                control.tasks.spawn(async move {
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.send(reload::run(&shared).await);
+                });
+            }
+            Order::Stop => return Ok(()),
+        }
+    }
+}
+
+/// Lets the workers finish, but not for ever. Nothing is published or restarted any more.
+async fn drain(control: &Control, orders: &Orders) -> Exit {
+    control.draining.set(true);
+    let timeout = control.config().server.drain_timeout;
+    info!(timeout_ms = timeout.as_millis() as u64, "draining");
+    control.command_all(|| Command::Drain(timeout));
+    let deadline = clock::now() + timeout + DRAIN_GRACE;
+    loop {
+        if control.fleet.borrow_mut().drained() {
+            info!("drained");
+            return Exit::Clean;
+        }
+        if clock::now() >= deadline {
+            warn!("drain timeout: ending with exchanges in flight");
+            return Exit::Clean;
+        }
+        match orders.take() {
+            Some(Order::Stop) => {
+                warn!("told twice to stop: ending at once");
+                return Exit::AtOnce;
+            }
+            Some(Order::Reload(reply)) => {
+                let _ = reply.send(Outcome::Draining);
+            }
+            None => monoio::time::sleep(DRAIN_LOOK).await,
+        }
+    }
+}
+
+async fn supervise(control: Rc<Control>) {
+    while !control.draining.get() {
+        for worker in control.fleet.borrow_mut().supervise() {
+            error!(worker, "a worker ended and was started again");
+            control.ledger.borrow_mut().retire(worker);
+            control.count(|counters| counters.worker_restarts += 1);
+        }
+        monoio::time::sleep(SUPERVISE_EVERY).await;
+    }
+}
+
+/// What the control loop's tasks share.
+struct Control {
+    source: Source,
+    cell: Arc<SnapshotCell>,
+    handle: ControlHandle,
+    lost_log_lines: Option<log::LostLines>,
+    /// Wall clock at the start, since the Unix epoch.
+    started: Duration,
+    config: RefCell<Rc<Config>>,
+    resolver: RefCell<Resolver>,
+    fleet: RefCell<Box<dyn Fleet>>,
+    ledger: RefCell<Ledger>,
+    counters: Cell<Counters>,
+    changing: Cell<bool>,
+    draining: Cell<bool>,
+    tasks: Tasks,
+}
+
+/// What control itself counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counters {
+    reloads_ok: u64,
+    reloads_failed: u64,
+    last_reload_failed: bool,
+    worker_restarts: u64,
+}
+
+impl Control {
+    /// The configuration in force.
+    fn config(&self) -> Rc<Config> {
+        Rc::clone(&self.config.borrow())
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+
+    /// Waits until no other change is under way. Ends with the guard.
+    async fn turn(&self) -> Turn<'_> {
+        while self.changing.replace(true) {
+            monoio::time::sleep(wait::LOOK_AGAIN).await;
+        }
+        Turn(&self.changing)
+    }
+
+    /// Makes a snapshot the one in force. To be called in one's turn, with one that was built from
+    /// the snapshot now in the cell.
+    fn publish(&self, config: Rc<Config>, snapshot: Snapshot) {
+        debug_assert!(self.changing.get(), "published out of turn");
+        debug_assert_eq!(snapshot.generation, self.cell.load().generation + 1);
+        self.cell.store(Arc::new(snapshot));
+        self.config.replace(config);
+        self.command_all(|| Command::Refresh);
+    }
+
+    fn command_all(&self, command: impl Fn() -> Command) {
+        for (worker, handle) in self.fleet.borrow().workers().iter().enumerate() {
+            if let Err(refused) = handle.send(command()) {
+                // It has ended, and its successor starts with the snapshot in force; or it has not
+                // looked at its commands for so long that supervision is the one to act.
+                warn!(worker, command = ?refused, "a worker takes no commands");
+            }
+        }
+    }
+}
+
+/// The right to change what is in force.
+struct Turn<'a>(&'a Cell<bool>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+#[cfg(test)]
+mod tests;

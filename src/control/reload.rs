@@ -1,0 +1,212 @@
+//! Reload: the file becomes the configuration in force as a whole, or nothing changes.
+//!
+//! Load, resolve, build the snapshot, bind what is new; then, with nothing left that can fail,
+//! publish. Exchanges in flight finish on the snapshot they began with. Reloads wait for each other:
+//! each gets the outcome of a read of the file that began after it was asked for.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+
+use tracing::{error, info, warn};
+
+use super::{BoundListener, Control, Fleet, Source, resolve};
+use crate::config::model::{Choice, Config, IoDriver};
+use crate::config::{self, Fault};
+use crate::seam::{BuildError, Snapshot};
+
+/// What became of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// In force, under this generation.
+    Done(u64),
+    /// Nothing has changed; why.
+    Refused(Vec<Fault>),
+    /// The embedded default is in force: there is no file.
+    NothingToReload,
+    /// Too late: the process is about to end.
+    Draining,
+}
+
+/// Reloads, counts it and logs what came of it.
+pub(super) async fn run(control: &Control) -> Outcome {
+    let _turn = control.turn().await;
+    let outcome = match &control.source {
+        Source::File(path) => attempt(control, path).await,
+        Source::Fixed => Outcome::NothingToReload,
+    };
+    match &outcome {
+        Outcome::Done(generation) => {
+            control.count(|counters| {
+                counters.reloads_ok += 1;
+                counters.last_reload_failed = false;
+            });
+            info!(generation, "configuration reloaded");
+        }
+        Outcome::Refused(faults) => {
+            control.count(|counters| {
+                counters.reloads_failed += 1;
+                counters.last_reload_failed = true;
+            });
+            for fault in faults {
+                error!(%fault, "configuration fault");
+            }
+            error!(faults = faults.len(), "reload refused, the configuration stays as it is");
+        }
+        Outcome::NothingToReload => {
+            info!("nothing to reload: the embedded configuration is in force")
+        }
+        Outcome::Draining => warn!("not reloaded: draining"),
+    }
+    outcome
+}
+
+async fn attempt(control: &Control, path: &Path) -> Outcome {
+    if control.draining.get() {
+        return Outcome::Draining;
+    }
+    let old = control.config();
+    let new = match config::load_with(path, &config::process_variable) {
+        Ok(loaded) => {
+            for note in loaded.notes {
+                warn!(note, "configuration note");
+            }
+            loaded.config
+        }
+        Err(error) => return Outcome::Refused(error.faults),
+    };
+    let faults = unchangeable(&old, &new, path);
+    if !faults.is_empty() {
+        return Outcome::Refused(faults);
+    }
+    let known = resolve::resolve(control, &new).await;
+    // Names may have taken seconds.
+    if control.draining.get() {
+        return Outcome::Draining;
+    }
+    let snapshot = match Snapshot::build(&new, &known.addresses(&new), Some(&control.cell.load())) {
+        Ok(snapshot) => snapshot,
+        Err(errors) => {
+            return Outcome::Refused(errors.into_iter().map(|error| uncompiled(error, path)).collect());
+        }
+    };
+    let listen = ListenChange::between(&old.server.listen, &new.server.listen);
+    let bound = match bind_all(&**control.fleet.borrow(), &listen.added, path) {
+        Ok(bound) => bound,
+        Err(faults) => return Outcome::Refused(faults),
+    };
+
+    let generation = snapshot.generation;
+    resolve::adopt(control, known);
+    control.publish(Rc::new(new), snapshot);
+    let mut fleet = control.fleet.borrow_mut();
+    for listener in bound {
+        fleet.adopt(listener);
+    }
+    for address in listen.removed {
+        fleet.release(address);
+    }
+    Outcome::Done(generation)
+}
+
+/// Keys that the workers or the control loop are built around.
+fn unchangeable(old: &Config, new: &Config, path: &Path) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut compare = |key: &str, old: String, new: String| {
+        if old != new {
+            faults.push(Fault {
+                problem: format!("cannot change from {old} to {new} by a reload"),
+                remedy: "needs a restart".into(),
+                ..fault_of(path, key)
+            });
+        }
+    };
+    let driver = |driver: IoDriver| driver.name().to_owned();
+    let admin = |address: Option<SocketAddr>| address.map_or("off".to_owned(), |address| address.to_string());
+    compare("server.workers", old.server.workers.to_string(), new.server.workers.to_string());
+    compare("server.io_driver", driver(old.server.io_driver), driver(new.server.io_driver));
+    compare("admin.listen", admin(old.admin.listen), admin(new.admin.listen));
+    faults
+}
+
+fn uncompiled(error: BuildError, path: &Path) -> Fault {
+    Fault { problem: error.problem, remedy: "correct this key".into(), ..fault_of(path, &error.key) }
+}
+
+/// Binds all, or none: what is bound already is unbound when the faults return.
+fn bind_all(fleet: &dyn Fleet, addresses: &[SocketAddr], path: &Path) -> Result<Vec<BoundListener>, Vec<Fault>> {
+    let (mut bound, mut faults) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match fleet.bind(*address) {
+            Ok(listener) => bound.push(listener),
+            Err(error) => faults.push(Fault {
+                problem: format!("cannot listen on {address}: {error}"),
+                remedy: "free the address or choose another".into(),
+                ..fault_of(path, "server.listen")
+            }),
+        }
+    }
+    if faults.is_empty() { Ok(bound) } else { Err(faults) }
+}
+
+fn fault_of(path: &Path, key: &str) -> Fault {
+    Fault { file: path.display().to_string(), line: 0, key: key.into(), problem: String::new(), remedy: String::new() }
+}
+
+/// Which configured addresses come and go.
+#[derive(Debug, PartialEq, Eq)]
+struct ListenChange {
+    added: Vec<SocketAddr>,
+    removed: Vec<SocketAddr>,
+}
+
+impl ListenChange {
+    fn between(old: &[SocketAddr], new: &[SocketAddr]) -> Self {
+        let (old, new) = (BTreeSet::from_iter(old), BTreeSet::from_iter(new));
+        Self {
+            added: new.difference(&old).map(|address| **address).collect(),
+            removed: old.difference(&new).map(|address| **address).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let text = format!("{text}\n[backends.b]\nendpoints = [\"http://10.0.0.7:9001/mcp\"]\n");
+        config::load_str("test", &text).expect("a configuration")
+    }
+
+    #[test]
+    fn keys_that_need_a_restart_are_all_named() {
+        let old = config("");
+        let driver = if old.server.io_driver == IoDriver::Epoll { "io_uring" } else { "epoll" };
+        let new = config(&format!(
+            "[server]\nworkers = 3\nio_driver = \"{driver}\"\ndrain_timeout_ms = 1\n[admin]\nlisten = \"off\""
+        ));
+        let faults = unchangeable(&old, &new, Path::new("ringway.toml"));
+        // The environment may fix the driver, and then no file changes it.
+        let expected: &[_] = if old.server.io_driver == new.server.io_driver {
+            &["server.workers", "admin.listen"]
+        } else {
+            &["server.workers", "server.io_driver", "admin.listen"]
+        };
+        assert_eq!(faults.iter().map(|fault| fault.key.as_str()).collect::<Vec<_>>(), expected);
+        assert!(faults.iter().all(|fault| fault.remedy == "needs a restart"));
+        assert_eq!(unchangeable(&old, &old, Path::new("ringway.toml")), []);
+    }
+
+    #[test]
+    fn listeners_are_compared_as_configured() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<_>>();
+        let old = addresses(&["127.0.0.1:0", "127.0.0.1:8080"]);
+        let new = addresses(&["127.0.0.1:8081", "127.0.0.1:0"]);
+        assert_eq!(
+            ListenChange::between(&old, &new),
+            ListenChange { added: addresses(&["127.0.0.1:8081"]), removed: addresses(&["127.0.0.1:8080"]) }
+        );
+    }
+}

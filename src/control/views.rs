@@ -1,0 +1,205 @@
+//! What the admin pages say, as JSON.
+
+use serde_json::{Map, Value, json};
+
+use super::Source;
+use super::gather::{Gathered, Worker};
+use crate::config::Fault;
+use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Route, Server};
+use crate::seam::{EndpointStats, Latency, Snapshot, WorkerStats};
+
+/// `/config`: keys are named as in the file. Structs are taken apart by name, so that a new key
+/// cannot be forgotten here.
+pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value {
+    let Config { server, admin, limits, backends, routes } = config;
+    let backends: Map<_, _> = backends.iter().map(|(name, backend)| (name.clone(), backend_keys(backend))).collect();
+    json!({
+        "generation": generation,
+        "source": match source {
+            Source::File(path) => json!(path.display().to_string()),
+            Source::Fixed => json!("embedded"),
+        },
+        "config": {
+            "server": server_keys(server),
+            "admin": admin_keys(admin),
+            "limits": limit_keys(limits),
+            "backends": backends,
+            "routes": routes.iter().map(route_keys).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn server_keys(server: &Server) -> Value {
+    let Server { listen, workers, io_driver, drain_timeout, public_url, trusted_hops, resolve_interval } = server;
+    json!({
+        "listen": listen,
+        "workers": workers,
+        "io_driver": io_driver.name(),
+        "drain_timeout_ms": drain_timeout.as_millis(),
+        "public_url": public_url,
+        "trusted_hops": trusted_hops,
+        "resolve_interval_ms": resolve_interval.as_millis(),
+    })
+}
+
+fn admin_keys(admin: &Admin) -> Value {
+    let Admin { listen, token } = admin;
+    let listen = listen.map_or("off".to_owned(), |address| address.to_string());
+    json!({ "listen": listen, "token": token.as_ref().map(|_| "***") })
+}
+
+fn limit_keys(limits: &Limits) -> Value {
+    let Limits {
+        head_bytes_max,
+        target_bytes_max,
+        headers_max,
+        body_bytes_max,
+        connections_per_worker_max,
+        connections_per_ip_max,
+        exchanges_per_worker_max,
+        head_timeout,
+        body_timeout,
+        idle_timeout,
+        write_timeout,
+    } = limits;
+    json!({
+        "head_bytes_max": head_bytes_max,
+        "target_bytes_max": target_bytes_max,
+        "headers_max": headers_max,
+        "body_bytes_max": body_bytes_max,
+        "connections_per_worker_max": connections_per_worker_max,
+        "connections_per_ip_max": connections_per_ip_max,
+        "exchanges_per_worker_max": exchanges_per_worker_max,
+        "head_timeout_ms": head_timeout.as_millis(),
+        "body_timeout_ms": body_timeout.as_millis(),
+        "idle_timeout_ms": idle_timeout.as_millis(),
+        "write_timeout_ms": write_timeout.as_millis(),
+    })
+}
+
+fn backend_keys(backend: &Backend) -> Value {
+    let Backend {
+        endpoints,
+        protocol,
+        balance,
+        connect_timeout,
+        first_byte_timeout,
+        stream_idle_timeout,
+        request_timeout,
+        idle_conns_max,
+        idle_timeout,
+        conn_age_max,
+        connect_cooldown,
+    } = backend;
+    json!({
+        "endpoints": endpoints.iter().map(url_text).collect::<Vec<_>>(),
+        "protocol": protocol.name(),
+        "balance": balance.name(),
+        "connect_timeout_ms": connect_timeout.as_millis(),
+        "first_byte_timeout_ms": first_byte_timeout.as_millis(),
+        "stream_idle_timeout_ms": stream_idle_timeout.as_millis(),
+        "request_timeout_ms": request_timeout.as_millis(),
+        "idle_conns_max": idle_conns_max,
+        "idle_timeout_ms": idle_timeout.as_millis(),
+        "conn_age_max_ms": conn_age_max.as_millis(),
+        "connect_cooldown_ms": connect_cooldown.as_millis(),
+    })
+}
+
+fn route_keys(route: &Route) -> Value {
+    let Route { host, path, backend, methods } = route;
+    json!({ "host": host, "path": path, "backend": backend, "methods": methods })
+}
+
+fn url_text(url: &EndpointUrl) -> String {
+    format!("http://{}{}", url.authority, url.path)
+}
+
+/// `/backends`: every endpoint with what all workers together know of it.
+pub(super) fn backends(snapshot: &Snapshot, total: &WorkerStats) -> Value {
+    let backends: Map<_, _> = snapshot
+        .clusters
+        .iter()
+        .map(|cluster| {
+            let endpoints = cluster.backend.endpoints.iter().map(|url| {
+                let resolved = cluster
+                    .endpoints
+                    .iter()
+                    .filter(|endpoint| endpoint.authority == url.authority && endpoint.path == url.path);
+                let addresses = resolved.map(|endpoint| {
+                    let stats = total.endpoints.get(&endpoint.id).copied().unwrap_or_default();
+                    endpoint_state(&endpoint.address.to_string(), &stats)
+                });
+                json!({ "url": url_text(url), "addresses": addresses.collect::<Vec<_>>() })
+            });
+            (cluster.name.to_string(), json!({ "endpoints": endpoints.collect::<Vec<_>>() }))
+        })
+        .collect();
+    json!({ "generation": snapshot.generation, "backends": backends })
+}
+
+fn endpoint_state(address: &str, stats: &EndpointStats) -> Value {
+    let EndpointStats { active, idle, requests, connect_failures, cooling } = stats;
+    json!({
+        "address": address,
+        "active": active,
+        "idle": idle,
+        "requests": requests,
+        "connect_failures": connect_failures,
+        "cooling": cooling,
+    })
+}
+
+/// `/stats`: each worker, and their sum.
+pub(super) fn stats(gathered: &Gathered) -> Value {
+    json!({
+        "workers": gathered.workers.iter().enumerate().map(|(number, worker)| worker_state(number, worker)).collect::<Vec<_>>(),
+        "total": counted(&gathered.total),
+    })
+}
+
+fn worker_state(number: usize, worker: &Worker) -> Value {
+    json!({
+        "worker": number,
+        "up": worker.up,
+        "busy_ratio": worker.busy,
+        "cpu_seconds": worker.stats.cpu.as_secs_f64(),
+        "age_seconds": worker.stats.age.as_secs_f64(),
+        "counted": counted(&worker.stats),
+    })
+}
+
+fn counted(stats: &WorkerStats) -> Value {
+    json!({
+        "requests": stats.requests.values().sum::<u64>(),
+        "refused": stats.refused.iter().sum::<u64>(),
+        "accepted": stats.accepted,
+        "client_connections": stats.client_connections,
+        "upstream_connections": stats.upstream_connections,
+        "exchanges": stats.exchanges,
+        "streams": stats.streams,
+        "connects": stats.connects,
+        "reused": stats.reused,
+        "retries": stats.retries,
+        "request_body_bytes": stats.request_body_bytes,
+        "response_body_bytes": stats.response_body_bytes,
+        "panics": stats.panics,
+        "request_duration_micros": quantiles(&stats.request_duration),
+        "upstream_duration_micros": quantiles(&stats.upstream_duration),
+        "overhead_micros": quantiles(&stats.overhead),
+    })
+}
+
+fn quantiles(latency: &Latency) -> Value {
+    let at = |quantile: f64| latency.0.value_at_quantile(quantile);
+    json!({ "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p999": at(0.999), "max": latency.0.max() })
+}
+
+/// The faults of a refused reload.
+pub(super) fn faults(faults: &[Fault]) -> Value {
+    let each = faults.iter().map(|fault| {
+        let Fault { file, line, key, problem, remedy } = fault;
+        json!({ "file": file, "line": line, "key": key, "problem": problem, "remedy": remedy })
+    });
+    json!({ "error": "the configuration has faults; nothing has changed", "faults": each.collect::<Vec<_>>() })
+}

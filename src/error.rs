@@ -1,0 +1,252 @@
+//! What the spine sees when an exchange fails: whose fault, what the client is told, what is counted.
+//!
+//! One table. Messages are fixed texts: nothing of a backend (its address least of all) and nothing
+//! of the request is in them.
+
+use crate::http::HttpError;
+use crate::upstream::UpstreamError;
+
+/// Who has to change something for the next request to succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client.
+    Client,
+    /// The backend.
+    Upstream,
+    /// Nobody: too much at once, or the operator's limits.
+    Load,
+}
+
+macro_rules! refusals {
+    ($($variant:ident = $label:literal),+ $(,)?) => {
+        /// Reasons in `ringway_refused_total{reason}`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Refusal {
+            $(#[doc = $label] $variant,)+
+        }
+
+        impl Refusal {
+            /// Every reason, in order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// Metric label.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label,)+
+                }
+            }
+        }
+    };
+}
+
+refusals! {
+    Malformed = "malformed",
+    Version = "version",
+    HeadTooLarge = "head_too_large",
+    TooManyHeaders = "too_many_headers",
+    TargetTooLong = "target_too_long",
+    TransferEncoding = "transfer_encoding",
+    Expectation = "expectation",
+    Method = "method",
+    BodyTooLarge = "body_too_large",
+    HeadTimeout = "head_timeout",
+    BodyTimeout = "body_timeout",
+    WriteTimeout = "write_timeout",
+    NoRoute = "no_route",
+    MethodNotAllowed = "method_not_allowed",
+    ConnectionsMax = "connections_max",
+    ConnectionsPerIp = "connections_per_ip",
+    ExchangesMax = "exchanges_max",
+    DescriptorsExhausted = "descriptors_exhausted",
+    NoEndpoint = "no_endpoint",
+    ConnectFailed = "connect_failed",
+    ConnectTimeout = "connect_timeout",
+    FirstByteTimeout = "first_byte_timeout",
+    RequestTimeout = "request_timeout",
+    StreamIdleTimeout = "stream_idle_timeout",
+    UpstreamClosed = "upstream_closed",
+    UpstreamMalformed = "upstream_malformed",
+    UpstreamTruncated = "upstream_truncated",
+    ClientGone = "client_gone",
+}
+
+/// Why an exchange got no answer from a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyError {
+    /// The request's framing.
+    Http(HttpError),
+    /// `body_bytes_max`.
+    BodyTooLarge,
+    /// `head_timeout_ms`.
+    HeadTimeout,
+    /// `body_timeout_ms`.
+    BodyTimeout,
+    /// No route for host and path.
+    NoRoute,
+    /// The route does not take this method.
+    MethodNotAllowed,
+    /// `exchanges_per_worker_max`.
+    Overloaded,
+    /// The backend.
+    Upstream(UpstreamError),
+    /// The client left: nobody to tell.
+    ClientGone,
+}
+
+/// JSON-RPC codes for errors of our own (JSON-RPC 2.0 section 5.1). Codes of the MCP range are not
+/// ours to give here.
+mod code {
+    pub(super) const INVALID_REQUEST: i32 = -32600;
+    pub(super) const METHOD_NOT_FOUND: i32 = -32601;
+    pub(super) const INTERNAL: i32 = -32603;
+}
+
+impl From<HttpError> for ProxyError {
+    fn from(error: HttpError) -> Self {
+        Self::Http(error)
+    }
+}
+
+impl From<UpstreamError> for ProxyError {
+    fn from(error: UpstreamError) -> Self {
+        Self::Upstream(error)
+    }
+}
+
+impl ProxyError {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::Http(_)
+            | Self::BodyTooLarge
+            | Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::ClientGone => Fault::Client,
+            Self::Overloaded => Fault::Load,
+            Self::Upstream(_) => Fault::Upstream,
+        }
+    }
+
+    /// HTTP status. 499 (nginx's word) stands for a client that left, and is never sent.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Http(error) => error.status(),
+            Self::BodyTooLarge => 413,
+            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::NoRoute => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Overloaded | Self::Upstream(UpstreamError::NoEndpoint) => 503,
+            Self::Upstream(
+                UpstreamError::ConnectTimeout | UpstreamError::FirstByteTimeout | UpstreamError::RequestTimeout,
+            ) => 504,
+            Self::Upstream(
+                UpstreamError::ConnectFailed
+                | UpstreamError::DescriptorsExhausted
+                | UpstreamError::Closed
+                | UpstreamError::Malformed(_),
+            ) => 502,
+            Self::ClientGone => 499,
+        }
+    }
+
+    /// JSON-RPC error code.
+    #[must_use]
+    pub fn json_rpc_code(self) -> i32 {
+        match self.fault() {
+            // A 404 with this code tells a modern client that it did reach a modern server.
+            Fault::Client if self == Self::NoRoute => code::METHOD_NOT_FOUND,
+            Fault::Client => code::INVALID_REQUEST,
+            Fault::Upstream | Fault::Load => code::INTERNAL,
+        }
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Http(error) => error.message(),
+            Self::BodyTooLarge => "request body too large",
+            Self::HeadTimeout => "request head took too long",
+            Self::BodyTimeout => "request body took too long",
+            Self::NoRoute => "no such route",
+            Self::MethodNotAllowed => "method not allowed on this route",
+            Self::Overloaded => "too many requests in flight",
+            Self::Upstream(error) => error.message(),
+            Self::ClientGone => "client closed the connection",
+        }
+    }
+
+    /// Metric label.
+    #[must_use]
+    pub fn refusal(self) -> Refusal {
+        match self {
+            Self::Http(error) => match error {
+                HttpError::HeadTooLarge => Refusal::HeadTooLarge,
+                HttpError::TooManyFields => Refusal::TooManyHeaders,
+                HttpError::TargetTooLong => Refusal::TargetTooLong,
+                HttpError::Version => Refusal::Version,
+                HttpError::TransferEncoding | HttpError::TransferEncodingMisuse | HttpError::LengthAndEncoding => {
+                    Refusal::TransferEncoding
+                }
+                HttpError::Expectation => Refusal::Expectation,
+                HttpError::Method => Refusal::Method,
+                HttpError::BareLineFeed
+                | HttpError::LeadingEmptyLines
+                | HttpError::StartLine
+                | HttpError::Field
+                | HttpError::Target
+                | HttpError::Host
+                | HttpError::HostMismatch
+                | HttpError::DuplicateField
+                | HttpError::ContentLength
+                | HttpError::Chunk
+                | HttpError::ChunkOverhead
+                | HttpError::Truncated
+                | HttpError::Interim => Refusal::Malformed,
+            },
+            Self::BodyTooLarge => Refusal::BodyTooLarge,
+            Self::HeadTimeout => Refusal::HeadTimeout,
+            Self::BodyTimeout => Refusal::BodyTimeout,
+            Self::NoRoute => Refusal::NoRoute,
+            Self::MethodNotAllowed => Refusal::MethodNotAllowed,
+            Self::Overloaded => Refusal::ExchangesMax,
+            Self::Upstream(error) => match error {
+                UpstreamError::NoEndpoint => Refusal::NoEndpoint,
+                UpstreamError::ConnectFailed => Refusal::ConnectFailed,
+                UpstreamError::DescriptorsExhausted => Refusal::DescriptorsExhausted,
+                UpstreamError::ConnectTimeout => Refusal::ConnectTimeout,
+                UpstreamError::FirstByteTimeout => Refusal::FirstByteTimeout,
+                UpstreamError::RequestTimeout => Refusal::RequestTimeout,
+                UpstreamError::Closed => Refusal::UpstreamClosed,
+                UpstreamError::Malformed(_) => Refusal::UpstreamMalformed,
+            },
+            Self::ClientGone => Refusal::ClientGone,
+        }
+    }
+
+    /// `Retry-After` in seconds, where waiting may help.
+    #[must_use]
+    pub fn retry_after(self) -> Option<u32> {
+        (self.status() == 503).then_some(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_distinct_and_numbered_in_order() {
+        for (index, refusal) in Refusal::ALL.iter().enumerate() {
+            assert_eq!(*refusal as usize, index);
+            assert!(Refusal::ALL[..index].iter().all(|other| other.label() != refusal.label()));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Heads as we write them: fields copied as they came, framing and forwarding always our own.
+
+use std::io::Write;
+
+use super::{FieldKind, RequestHead, ResponseHead};
+
+/// Framing of the body behind a head we write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Neither a body nor a length.
+    None,
+    /// `Content-Length`.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// The body ends with the connection.
+    UntilClose,
+}
+
+/// What `Connection` of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// Stays open, as HTTP/1.1 has it without a word.
+    Implied,
+    /// Stays open, which an HTTP/1.0 client must be told.
+    Stated,
+    /// Closes.
+    Close,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// For `Host`.
+    pub authority: &'a str,
+    /// The endpoint's path.
+    pub path: &'a str,
+    /// Appended to it: what a prefix route left over.
+    pub rest: &'a [u8],
+}
+
+/// Who sent a request, for `X-Forwarded-*` and `Forwarded`.
+///
+/// Without trusted hops whatever the client says of it is dropped and ours stands alone. With `n`,
+/// the last `n` entries of `X-Forwarded-For` are kept and the peer is added, while
+/// `X-Forwarded-Proto`, `X-Forwarded-Host` and `Forwarded` are the nearest trusted proxy's to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarded<'a> {
+    /// The peer's address.
+    pub peer: &'a str,
+    /// Proxies in front of us that are ours.
+    pub trusted_hops: usize,
+}
+
+/// Appends the head of a request to a backend.
+pub fn request_head(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    buffer: &[u8],
+    target: &Target<'_>,
+    forwarded: &Forwarded<'_>,
+    framing: Framing,
+) {
+    out.extend_from_slice(head.method_text(buffer));
+    out.push(b' ');
+    out.extend_from_slice(target.path.as_bytes());
+    out.extend_from_slice(target.rest);
+    out.extend_from_slice(head.query(buffer));
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    out.extend_from_slice(target.authority.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let trusted = forwarded.trusted_hops > 0;
+    let (mut has_proto, mut has_host) = (false, false);
+    for field in head.fields() {
+        match field.kind {
+            FieldKind::Host
+            | FieldKind::ContentLength
+            | FieldKind::TransferEncoding
+            | FieldKind::Connection
+            | FieldKind::HopByHop
+            | FieldKind::Expect
+            | FieldKind::XForwardedFor => continue,
+            FieldKind::XForwardedProto | FieldKind::XForwardedHost | FieldKind::Forwarded if !trusted => {
+                continue;
+            }
+            FieldKind::XForwardedProto => has_proto = true,
+            FieldKind::XForwardedHost => has_host = true,
+            _ => {}
+        }
+        line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer));
+    }
+    forwarded_for(out, head, buffer, forwarded);
+    if !has_proto {
+        out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+    }
+    let host = head.host(buffer);
+    if !has_host && !host.is_empty() {
+        line(out, b"X-Forwarded-Host", host);
+    }
+    if !trusted {
+        forwarded_element(out, forwarded.peer, host);
+    }
+    frame(out, framing);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `X-Forwarded-For`: the trusted end of the list that came, and the peer.
+fn forwarded_for(out: &mut Vec<u8>, head: &RequestHead, buffer: &[u8], forwarded: &Forwarded<'_>) {
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if forwarded.trusted_hops > 0 {
+        let came = || {
+            head.fields()
+                .iter()
+                .filter(|field| field.kind == FieldKind::XForwardedFor)
+                .flat_map(|field| field.value.of_buffer(buffer).split(|byte| *byte == b','))
+                .map(<[u8]>::trim_ascii)
+                .filter(|entry| !entry.is_empty())
+        };
+        for entry in came().skip(came().count().saturating_sub(forwarded.trusted_hops)) {
+            out.extend_from_slice(entry);
+            out.extend_from_slice(b", ");
+        }
+    }
+    out.extend_from_slice(forwarded.peer.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Forwarded` (RFC 7239); an IPv6 address stands in brackets and quotes, a host in quotes.
+fn forwarded_element(out: &mut Vec<u8>, peer: &str, host: &[u8]) {
+    out.extend_from_slice(b"Forwarded: for=");
+    if peer.contains(':') {
+        out.extend_from_slice(b"\"[");
+        out.extend_from_slice(peer.as_bytes());
+        out.extend_from_slice(b"]\"");
+    } else {
+        out.extend_from_slice(peer.as_bytes());
+    }
+    if !host.is_empty() {
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(host);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b";proto=http\r\n");
+}
+
+/// Appends the head of a backend's answer to a client.
+pub fn response_head(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    buffer: &[u8],
+    framing: Framing,
+    persistence: Persistence,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    decimal(out, u64::from(head.status));
+    out.push(b' ');
+    out.extend_from_slice(head.reason(buffer));
+    out.extend_from_slice(b"\r\n");
+    for field in head.fields() {
+        match field.kind {
+            FieldKind::ContentLength | FieldKind::TransferEncoding | FieldKind::Connection | FieldKind::HopByHop => {}
+            _ => line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer)),
+        }
+    }
+    frame(out, framing);
+    match persistence {
+        Persistence::Implied => {}
+        Persistence::Stated => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        Persistence::Close => out.extend_from_slice(b"Connection: close\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn frame(out: &mut Vec<u8>, framing: Framing) {
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            decimal(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+}
+
+fn decimal(out: &mut Vec<u8>, number: u64) {
+    // Writing into memory does not fail.
+    let _ = write!(out, "{number}");
+}

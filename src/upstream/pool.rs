@@ -1,0 +1,294 @@
+//! One worker's connections to backends: idle ones to use again, new ones, and their counts.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+
+use super::balance::{Candidate, choose};
+use super::connect::connect;
+use super::{Cluster, Endpoint, EndpointId, UpstreamError};
+use crate::clock::Tick;
+use crate::config::model::Backend;
+use crate::http::{Deadlines, Socket};
+use crate::limits;
+use crate::seam::EndpointStats;
+
+/// All connections of one worker to backends.
+#[derive(Debug)]
+pub struct Upstreams {
+    endpoints: RefCell<AHashMap<EndpointId, Rc<State>>>,
+    deadlines: Rc<Deadlines>,
+    turn: Cell<usize>,
+    random: Cell<u64>,
+    /// Connections open, idle ones included.
+    open: Rc<Cell<usize>>,
+    connects: Cell<u64>,
+    reused: Cell<u64>,
+}
+
+/// What this worker knows of one endpoint.
+#[derive(Debug, Default)]
+struct State {
+    idle: RefCell<Vec<Connection>>,
+    active: Cell<usize>,
+    requests: Cell<u64>,
+    connect_failures: Cell<u64>,
+    cooling_until: Cell<Tick>,
+}
+
+struct Connection {
+    socket: Socket,
+    born: Tick,
+    /// When it became idle.
+    since: Tick,
+    _open: Counted,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("fd", &self.socket.fd()).finish_non_exhaustive()
+    }
+}
+
+/// Holds a counter up by one.
+#[derive(Debug)]
+struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    fn new(counter: &Rc<Cell<usize>>) -> Self {
+        counter.set(counter.get() + 1);
+        Self(Rc::clone(counter))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A connection in use by one exchange. Dropped, it is closed; [`Lease::release`] keeps it.
+#[derive(Debug)]
+pub struct Lease {
+    connection: Option<Connection>,
+    state: Rc<State>,
+    /// Where it leads.
+    pub endpoint: Arc<Endpoint>,
+    /// Whether it came from the pool.
+    pub reused: bool,
+    poisoned: bool,
+}
+
+/// Which connections may be given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// An idle one if there is one.
+    Any,
+    /// A new one: an idle one just failed.
+    New,
+}
+
+impl Upstreams {
+    /// Of a worker; `seed` makes its choices differ from its siblings'.
+    #[must_use]
+    pub fn new(deadlines: Rc<Deadlines>, seed: u64) -> Self {
+        Self {
+            endpoints: RefCell::default(),
+            deadlines,
+            turn: Cell::new(0),
+            random: Cell::new(seed | 1),
+            open: Rc::default(),
+            connects: Cell::new(0),
+            reused: Cell::new(0),
+        }
+    }
+
+    /// A connection to one of the cluster's endpoints. When connecting fails, another endpoint is
+    /// tried: no byte of the request has been sent then.
+    ///
+    /// # Errors
+    /// The last attempt's, or [`UpstreamError::NoEndpoint`] if there was nothing to try.
+    pub async fn lease(&self, cluster: &Cluster, freshness: Freshness) -> Result<Lease, UpstreamError> {
+        let mut tried: Vec<EndpointId> = Vec::new();
+        let mut error = UpstreamError::NoEndpoint;
+        while tried.len() < limits::CONNECT_ATTEMPTS_MAX {
+            let Some((endpoint, state)) = self.choose(cluster, &tried) else {
+                break;
+            };
+            match self.lease_at(&endpoint, &state, &cluster.backend, freshness).await {
+                Ok(lease) => return Ok(lease),
+                Err(failure) => {
+                    error = failure;
+                    state.connect_failures.set(state.connect_failures.get() + 1);
+                    state.cooling_until.set(self.deadlines.now().after(cluster.backend.connect_cooldown));
+                    tried.push(endpoint.id);
+                }
+            }
+        }
+        Err(error)
+    }
+
+    async fn lease_at(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        state: &Rc<State>,
+        backend: &Backend,
+        freshness: Freshness,
+    ) -> Result<Lease, UpstreamError> {
+        let idle = match freshness {
+            Freshness::Any => take_idle(state, backend, self.deadlines.now()),
+            Freshness::New => None,
+        };
+        let reused = idle.is_some();
+        let mut lease = Lease {
+            connection: idle,
+            state: Rc::clone(state),
+            endpoint: Arc::clone(endpoint),
+            reused,
+            poisoned: false,
+        };
+        // Counted as active from here on, also while it connects, and until the lease is dropped.
+        state.active.set(state.active.get() + 1);
+        if lease.connection.is_none() {
+            let socket = connect(endpoint.address, backend.connect_timeout, &self.deadlines).await?;
+            self.connects.set(self.connects.get() + 1);
+            let born = self.deadlines.now();
+            lease.connection = Some(Connection { socket, born, since: born, _open: Counted::new(&self.open) });
+        } else {
+            self.reused.set(self.reused.get() + 1);
+        }
+        state.requests.set(state.requests.get() + 1);
+        Ok(lease)
+    }
+
+    /// An endpoint not tried yet. One alone is never passed over for having failed: its refusal is
+    /// the answer (nginx does the same with a single server).
+    fn choose(&self, cluster: &Cluster, tried: &[EndpointId]) -> Option<(Arc<Endpoint>, Rc<State>)> {
+        let endpoints = &cluster.endpoints;
+        let now = self.deadlines.now();
+        let alone = endpoints.len() == 1;
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        let candidate = |index: usize| {
+            let endpoint: &Endpoint = &endpoints[index];
+            let state = self.state(endpoint.id);
+            let cooling = !alone && state.cooling_until.get() > now;
+            Candidate { active: state.active.get(), usable: !cooling && !tried.contains(&endpoint.id) }
+        };
+        let index = choose(cluster.backend.balance, endpoints.len(), candidate, turn, self.draw())?;
+        let endpoint = Arc::clone(&endpoints[index]);
+        let state = self.state(endpoint.id);
+        Some((endpoint, state))
+    }
+
+    fn state(&self, id: EndpointId) -> Rc<State> {
+        Rc::clone(self.endpoints.borrow_mut().entry(id).or_default())
+    }
+
+    /// xorshift64 (Marsaglia, 2003): spread, not secrecy, is what the balancer needs.
+    fn draw(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        x
+    }
+
+    /// Closes idle connections that are too old, ended, or lead to endpoints that are gone.
+    pub fn sweep<'a>(&self, clusters: impl Iterator<Item = &'a Arc<Cluster>>) {
+        let now = self.deadlines.now();
+        let mut known = AHashSet::new();
+        for cluster in clusters {
+            for endpoint in &cluster.endpoints {
+                known.insert(endpoint.id);
+                if let Some(state) = self.endpoints.borrow().get(&endpoint.id) {
+                    let keep = |idle: &mut Connection| is_fit(idle, &cluster.backend, now) && idle.socket.is_quiet();
+                    state.idle.borrow_mut().retain_mut(keep);
+                }
+            }
+        }
+        self.endpoints.borrow_mut().retain(|id, _| known.contains(id));
+    }
+
+    /// Closes every idle connection.
+    pub fn clear(&self) {
+        for state in self.endpoints.borrow().values() {
+            state.idle.borrow_mut().clear();
+        }
+    }
+
+    /// Connections open, made, and used again.
+    #[must_use]
+    pub fn counts(&self) -> (usize, u64, u64) {
+        (self.open.get(), self.connects.get(), self.reused.get())
+    }
+
+    /// Every endpoint this worker has used.
+    #[must_use]
+    pub fn endpoint_stats(&self) -> AHashMap<EndpointId, EndpointStats> {
+        let now = self.deadlines.now();
+        let stats = |state: &State| EndpointStats {
+            active: state.active.get(),
+            idle: state.idle.borrow().len(),
+            requests: state.requests.get(),
+            connect_failures: state.connect_failures.get(),
+            cooling: state.cooling_until.get() > now,
+        };
+        self.endpoints.borrow().iter().map(|(id, state)| (*id, stats(state))).collect()
+    }
+}
+
+/// The idle connection used last that is still alive and young enough: the warmest, so that the
+/// others grow old and go.
+fn take_idle(state: &State, backend: &Backend, now: Tick) -> Option<Connection> {
+    loop {
+        let connection = state.idle.borrow_mut().pop()?;
+        if is_fit(&connection, backend, now) && connection.socket.is_quiet() {
+            return Some(connection);
+        }
+    }
+}
+
+fn is_fit(connection: &Connection, backend: &Backend, now: Tick) -> bool {
+    connection.since.after(backend.idle_timeout) > now && connection.born.after(backend.conn_age_max) > now
+}
+
+impl Lease {
+    /// The connection.
+    pub fn socket(&mut self) -> &mut Socket {
+        // Present from creation to release, which consumes the lease.
+        &mut self.connection.as_mut().expect("a lease holds its connection").socket
+    }
+
+    /// The connection carries bytes that belong to no exchange: it must not be used again.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+    }
+
+    /// Keeps the connection for another exchange. Only after an answer that ended cleanly, with
+    /// nothing left over, on a connection that both sides keep open.
+    pub fn release(mut self, backend: &Backend) {
+        if self.poisoned {
+            return;
+        }
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        let now = connection.socket.deadline.now();
+        connection.since = now;
+        connection.socket.deadline.clear();
+        let mut idle = self.state.idle.borrow_mut();
+        if idle.len() < backend.idle_conns_max && is_fit(&connection, backend, now) {
+            idle.push(connection);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.state.active.set(self.state.active.get() - 1);
+    }
+}

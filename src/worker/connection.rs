@@ -1,0 +1,195 @@
+//! One client connection: wait for a request, serve it, keep or close.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::core::{Admission, Core, Heads, head_limits};
+use super::exchange::exchange;
+use super::respond;
+use crate::error::{ProxyError, Refusal};
+use crate::http::{Buffer, Socket};
+use crate::limits;
+
+/// What follows an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The next request on the same connection.
+    Keep,
+    /// The answer is complete and the connection ends, in such a way that the answer arrives.
+    Close,
+    /// The connection ends at once: the client is gone, or must see that the answer is cut off.
+    Abort,
+}
+
+/// A client connection and the bytes received on it that are not used up.
+pub(super) struct Client {
+    pub(super) socket: Socket,
+    /// Holds the head and the first bytes of the body of the request being served, and what the
+    /// client has sent behind it. Without memory while the connection waits.
+    pub(super) buffer: Buffer,
+    /// The peer's address as text, for `X-Forwarded-For`.
+    pub(super) peer: String,
+}
+
+/// How waiting for a request ended.
+enum Next {
+    /// A head of this many bytes is in the buffer.
+    Head(usize),
+    Refused(ProxyError),
+    Ended,
+}
+
+/// How long a refused client may go on sending before we stop listening.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Serves a connection to its end.
+pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, _admission: Admission) {
+    let mut client = Client { socket, buffer: Buffer::default(), peer: peer.ip().to_canonical().to_string() };
+    loop {
+        if client.buffer.is_empty() && !wait_idle(&core, &mut client).await {
+            return;
+        }
+        let mut heads = core.heads();
+        let outcome = match read_head(&core, &mut client, &mut heads).await {
+            Next::Head(length) => exchange(&core, &mut client, &mut heads, length).await,
+            Next::Refused(error) => respond::refuse_connection(&core, &mut client, error).await,
+            Next::Ended => Outcome::Abort,
+        };
+        core.keep_heads(heads);
+        match outcome {
+            Outcome::Keep => {}
+            Outcome::Close => return linger(&core, &mut client).await,
+            Outcome::Abort => return client.socket.shutdown(Shutdown::Both),
+        }
+    }
+}
+
+/// Waits for the first byte of a request without holding memory for it. `false`: the connection ends.
+async fn wait_idle(core: &Core, client: &mut Client) -> bool {
+    core.buffers.give(std::mem::take(&mut client.buffer));
+    if core.draining.get() {
+        return false;
+    }
+    let timeout = core.snapshot().limits.idle_timeout;
+    client.socket.deadline.set_idle(core.deadlines.now().after(timeout));
+    client.socket.readable().await.is_ok()
+}
+
+/// Reads until a head is complete.
+async fn read_head(core: &Core, client: &mut Client, heads: &mut Heads) -> Next {
+    let snapshot = core.snapshot();
+    let limits = head_limits(&snapshot.limits);
+    client.socket.deadline.set_read(core.deadlines.now().after(snapshot.limits.head_timeout));
+    let mut at_once = client.buffer.is_empty();
+    loop {
+        if !client.buffer.is_empty() {
+            match heads.request.decode(client.buffer.filled(), &limits) {
+                Ok(Some(length)) => {
+                    client.socket.deadline.clear();
+                    return Next::Head(length);
+                }
+                Ok(None) => {}
+                Err(error) => return Next::Refused(error.into()),
+            }
+        }
+        let read = read_more(core, client, limits.head_bytes_max, std::mem::take(&mut at_once)).await;
+        match read {
+            Ok(0) | Err(_) if client.socket.deadline.expired() && !client.buffer.is_empty() => {
+                return Next::Refused(ProxyError::HeadTimeout);
+            }
+            Ok(0) | Err(_) => return Next::Ended,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Reads into the client's buffer; `at_once` when it is known to be readable already.
+async fn read_more(core: &Core, client: &mut Client, head_bytes_max: usize, at_once: bool) -> io::Result<usize> {
+    if client.buffer.is_unallocated() {
+        client.buffer = core.buffers.small();
+    }
+    if client.buffer.is_full() {
+        // The decoder has refused a head beyond its limit, so this ends; one byte more than the
+        // limit must fit for it to see that.
+        let capacity = (client.buffer.len() * 2)
+            .max(limits::LARGE_BUFFER_BYTES)
+            .min(2 * head_bytes_max.max(limits::LARGE_BUFFER_BYTES));
+        client.buffer.grow(&core.buffers, capacity);
+    }
+    let read = match at_once {
+        true => match client.socket.try_read(client.buffer.space()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.socket.read(client.buffer.space()).await,
+            read => read,
+        },
+        false => client.socket.read(client.buffer.space()).await,
+    }?;
+    client.buffer.advance(read);
+    Ok(read)
+}
+
+impl Client {
+    /// Reads what the client sends while its request is being served: the next request, or its end.
+    /// `Ok(false)` when there is no room to look further.
+    pub(super) fn look(&mut self, core: &Core) -> Result<bool, ProxyError> {
+        if self.buffer.is_unallocated() {
+            self.buffer = core.buffers.small();
+        }
+        if self.buffer.is_full() {
+            return Ok(false);
+        }
+        match self.socket.try_read(self.buffer.space()) {
+            Ok(0) => Err(ProxyError::ClientGone),
+            Ok(read) => {
+                self.buffer.advance(read);
+                Ok(!self.buffer.is_full())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(_) => Err(ProxyError::ClientGone),
+        }
+    }
+
+    /// Keeps bytes that were read behind the request being served.
+    pub(super) fn keep_for_later(&mut self, core: &Core, bytes: &[u8]) {
+        self.buffer.grow(&core.buffers, self.buffer.len() + bytes.len());
+        self.buffer.append(bytes);
+    }
+
+    /// Writes to the client within `write_timeout_ms` for each stretch in which it takes nothing.
+    pub(super) async fn write(&mut self, core: &Core, mut bytes: &[u8], timeout: Duration) -> Result<(), ProxyError> {
+        loop {
+            match self.socket.try_write(bytes) {
+                Ok(taken) if taken == bytes.len() => break,
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket.deadline.set(core.deadlines.now().after(timeout));
+                    let writable = self.socket.writable().await;
+                    if self.socket.deadline.expired() {
+                        core.count_refusal(Refusal::WriteTimeout);
+                    }
+                    writable.map_err(|_| ProxyError::ClientGone)?;
+                    self.socket.deadline.clear();
+                }
+                Err(_) => return Err(ProxyError::ClientGone),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends our direction and reads on for a while: closing with bytes unread would reset the connection
+/// and could destroy the answer before the client has read it (RFC 9112 section 9.6).
+async fn linger(core: &Core, client: &mut Client) {
+    client.socket.shutdown(Shutdown::Write);
+    client.socket.deadline.set(core.deadlines.now().after(LINGER_TIMEOUT));
+    let mut sink = core.buffers.small();
+    let mut dropped = 0;
+    while dropped < limits::LINGER_BYTES_MAX {
+        match client.socket.read(sink.space()).await {
+            Ok(0) | Err(_) => break,
+            Ok(read) => dropped += read,
+        }
+    }
+    core.buffers.give(sink);
+}

@@ -1,0 +1,75 @@
+//! What the proxy answers itself.
+
+use std::io::Write;
+
+use super::connection::{Client, Outcome};
+use super::core::Core;
+use crate::error::ProxyError;
+use crate::mcp;
+
+/// An answer of our own, to be sent.
+pub(super) struct Refusal<'a> {
+    pub(super) error: ProxyError,
+    /// For a 405.
+    pub(super) allow: Option<&'a str>,
+    /// The request's JSON-RPC id as it came, if it was read.
+    pub(super) id: Option<&'a [u8]>,
+    /// Whether a body may follow the head: not in answer to HEAD.
+    pub(super) with_body: bool,
+    pub(super) keep: bool,
+}
+
+impl Refusal<'_> {
+    /// Writes the whole answer.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let body = mcp::error_body(self.id, self.error.json_rpc_code(), self.error.message());
+        let status = self.error.status();
+        // Writing into memory does not fail.
+        let _ = write!(out, "HTTP/1.1 {status} {}\r\nContent-Type: application/json\r\n", reason(status));
+        if let Some(allow) = self.allow {
+            let _ = write!(out, "Allow: {allow}\r\n");
+        }
+        if let Some(seconds) = self.error.retry_after() {
+            let _ = write!(out, "Retry-After: {seconds}\r\n");
+        }
+        if !self.keep {
+            out.extend_from_slice(b"Connection: close\r\n");
+        }
+        let _ = write!(out, "Content-Length: {}\r\n\r\n", body.len());
+        if self.with_body {
+            out.extend_from_slice(&body);
+        }
+    }
+}
+
+/// Refuses bytes that are no request: one answer, then the connection ends.
+pub(super) async fn refuse_connection(core: &Core, client: &mut Client, error: ProxyError) -> Outcome {
+    core.count_refusal(error.refusal());
+    let mut answer = Vec::new();
+    Refusal { error, allow: None, id: None, with_body: true, keep: false }.encode(&mut answer);
+    let timeout = core.snapshot().limits.write_timeout;
+    match client.write(core, &answer, timeout).await {
+        Ok(()) => Outcome::Close,
+        Err(_) => Outcome::Abort,
+    }
+}
+
+/// Reason phrases of the statuses we make ourselves (RFC 9110 section 15, RFC 6585).
+fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}

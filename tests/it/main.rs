@@ -1,0 +1,8 @@
+//! Integration tests: the proxy in this process, over real sockets, raw bytes on both sides.
+//!
+//! One file per behaviour. `RINGWAY_TEST_WORKERS` (default 2) and `RINGWAY_IO_DRIVER` choose what
+//! they run on; `scripts/test` runs them on 1, 2 and 4 workers and on both drivers.
+
+mod config;
+mod relay;
+mod support;

@@ -1,0 +1,163 @@
+//! A client that sends what it is given and reads answers as strictly as it can.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use super::PATIENCE;
+
+/// One connection to the proxy.
+pub struct Client {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// An answer, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    /// Head as it came.
+    pub head: String,
+    /// Payload without framing.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The value of the only field of this name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut values = self.head.lines().filter_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        });
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} stands twice: {}", self.head);
+        value
+    }
+}
+
+/// A small legacy call to backend `b`.
+pub const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+
+/// A POST of this body to backend `b`.
+pub fn post(body: &str) -> String {
+    format!(
+        "POST /mcp/b HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends a call and reads its answer.
+    pub fn call(&mut self) -> Response {
+        self.send(post(CALL));
+        self.response()
+    }
+
+    /// Reads one answer to a request other than HEAD.
+    pub fn response(&mut self) -> Response {
+        let head = self.head();
+        let status =
+            head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {head}"));
+        let mut response = Response { status, head, body: Vec::new() };
+        let chunked = response.field("transfer-encoding").is_some();
+        let length: Option<usize> = response.field("content-length").map(|length| length.parse().unwrap());
+        assert!(!(chunked && length.is_some()), "two lengths: {}", response.head);
+        response.body = match length {
+            _ if status < 200 || status == 204 || status == 304 => Vec::new(),
+            Some(length) => self.exactly(length),
+            None if chunked => self.chunks(),
+            None => self.rest(),
+        };
+        response
+    }
+
+    /// Reads a head, up to and with its empty line.
+    pub fn head(&mut self) -> String {
+        let end = self.until(b"\r\n\r\n");
+        String::from_utf8(self.buffer.drain(..end).collect()).unwrap()
+    }
+
+    /// Reads that many bytes.
+    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
+        while self.buffer.len() < length {
+            assert!(self.fill(), "ended {} bytes early", length - self.buffer.len());
+        }
+        self.buffer.drain(..length).collect()
+    }
+
+    /// Reads one chunk's payload; empty for the last.
+    pub fn chunk(&mut self) -> Vec<u8> {
+        let end = self.until(b"\r\n");
+        let line: Vec<u8> = self.buffer.drain(..end).collect();
+        let digits = std::str::from_utf8(&line[..end - 2]).unwrap();
+        let size = usize::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("chunk size {digits:?}"));
+        let payload = self.exactly(size);
+        assert_eq!(self.exactly(2), b"\r\n");
+        payload
+    }
+
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let chunk = self.chunk();
+            if chunk.is_empty() {
+                return body;
+            }
+            body.extend(chunk);
+        }
+    }
+
+    /// Everything up to the end of the connection.
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.fill() {}
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Whether the proxy has ended the connection with nothing more to read.
+    pub fn ended(&mut self) -> bool {
+        self.buffer.is_empty() && !self.fill()
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish_sending(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn until(&mut self, mark: &[u8]) -> usize {
+        loop {
+            if let Some(at) = self.buffer.windows(mark.len()).position(|window| window == mark) {
+                return at + mark.len();
+            }
+            assert!(self.fill(), "ended inside: {:?}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    /// Reads once; `false` at the end. A reset is an end too.
+    fn fill(&mut self) -> bool {
+        let mut bytes = [0; 65_536];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => false,
+            Ok(read) => {
+                self.buffer.extend_from_slice(&bytes[..read]);
+                true
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("reading: {error}"),
+        }
+    }
+}
