@@ -56,6 +56,7 @@ refusals! {
     BodyTimeout = "body_timeout",
     WriteTimeout = "write_timeout",
     NoRoute = "no_route",
+    SessionUnknown = "session_unknown",
     MethodNotAllowed = "method_not_allowed",
     ConnectionsMax = "connections_max",
     ConnectionsPerIp = "connections_per_ip",
@@ -86,6 +87,10 @@ pub enum ProxyError {
     BodyTimeout,
     /// No route for host and path.
     NoRoute,
+    /// The same for a request with a session id, to which a 404 would say that its session is gone.
+    NoRouteInSession,
+    /// A session id that is not ours, too old, bound to somebody else, or whose endpoint is gone.
+    SessionUnknown,
     /// The route does not take this method.
     MethodNotAllowed,
     /// `exchanges_per_worker_max`.
@@ -126,6 +131,8 @@ impl ProxyError {
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::NoRoute
+            | Self::NoRouteInSession
+            | Self::SessionUnknown
             | Self::MethodNotAllowed
             | Self::ClientGone => Fault::Client,
             Self::Overloaded => Fault::Load,
@@ -140,7 +147,8 @@ impl ProxyError {
             Self::Http(error) => error.status(),
             Self::BodyTooLarge => 413,
             Self::HeadTimeout | Self::BodyTimeout => 408,
-            Self::NoRoute => 404,
+            Self::NoRouteInSession => 400,
+            Self::NoRoute | Self::SessionUnknown => 404,
             Self::MethodNotAllowed => 405,
             Self::Overloaded | Self::Upstream(UpstreamError::NoEndpoint) => 503,
             Self::Upstream(
@@ -175,7 +183,8 @@ impl ProxyError {
             Self::BodyTooLarge => "request body too large",
             Self::HeadTimeout => "request head took too long",
             Self::BodyTimeout => "request body took too long",
-            Self::NoRoute => "no such route",
+            Self::NoRoute | Self::NoRouteInSession => "no such route",
+            Self::SessionUnknown => "session not found",
             Self::MethodNotAllowed => "method not allowed on this route",
             Self::Overloaded => "too many requests in flight",
             Self::Upstream(error) => error.message(),
@@ -214,7 +223,8 @@ impl ProxyError {
             Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::HeadTimeout => Refusal::HeadTimeout,
             Self::BodyTimeout => Refusal::BodyTimeout,
-            Self::NoRoute => Refusal::NoRoute,
+            Self::NoRoute | Self::NoRouteInSession => Refusal::NoRoute,
+            Self::SessionUnknown => Refusal::SessionUnknown,
             Self::MethodNotAllowed => Refusal::MethodNotAllowed,
             Self::Overloaded => Refusal::ExchangesMax,
             Self::Upstream(error) => match error {

@@ -39,6 +39,9 @@ pub const BUFFER_TAILROOM_BYTES: usize = 16;
 /// Free buffers of each size that a worker keeps.
 pub const FREE_BUFFERS_MAX: usize = 64;
 
+/// A backend's session id: a head that carries it sealed must stay far below its own limit.
+pub const SESSION_ID_BYTES_MAX: usize = 1024;
+
 /// Endpoints tried for one request when connecting fails.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 

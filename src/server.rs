@@ -145,6 +145,9 @@ fn prepare(config: Config, source: Source, hooks: Hooks) -> Result<Prepared, Run
     let driver = Driver::choose(config.server.io_driver)?;
     let resolver = Resolver::at_start(&config);
     let snapshot = Snapshot::build(&config, &resolver.addresses(&config), None).map_err(RunError::Build)?;
+    if snapshot.sessions.are_random() {
+        tracing::warn!("no sessions.keys: sessions end with this process, and other replicas do not know them");
+    }
     let cell = Arc::new(SnapshotCell::from_pointee(snapshot));
     let admin = config.admin.listen.map(|address| bind_one(address, false).map_err(|error| bind_error(address, error)));
     let admin = admin.transpose()?;

@@ -12,16 +12,16 @@ use toml::de::DeTable;
 use super::address::{self, CAPTURE};
 use super::error::{ConfigError, Fault};
 use super::include;
-use super::model::{Admin, Backend, Config, IoDriver, Limits, Route, Server};
+use super::model::{Admin, Backend, Config, IoDriver, Limits, Route, Server, SessionBinding, Sessions};
 use super::place::{Context, Place, Source};
-use super::reference::{ADMIN, BACKEND, BACKEND_DEFAULTS, LIMITS, ROUTE, SERVER};
+use super::reference::{ADMIN, BACKEND, BACKEND_DEFAULTS, LIMITS, ROUTE, SERVER, SESSIONS};
 use super::text::{Checked, Problem, Variables, nearest, quote};
-use super::tree::{Node, Table};
+use super::tree::{Node, Table, Text};
 
 /// Wins over `server.io_driver`, so that one test suite runs on every driver.
 const IO_DRIVER_VARIABLE: &str = "RINGWAY_IO_DRIVER";
 
-const TABLES: [&str; 6] = ["server", "admin", "limits", "defaults", "backends", "routes"];
+const TABLES: [&str; 7] = ["server", "admin", "limits", "sessions", "defaults", "backends", "routes"];
 
 /// What an included file may hold: a team's own backends and routes.
 const INCLUDED_TABLES: [&str; 2] = ["backends", "routes"];
@@ -69,6 +69,7 @@ fn read_tree(context: &Context<'_>, main: &Source, tree: &DeTable<'_>) -> Loaded
     let server = server(context, &root.table("server", &[SERVER], &[]));
     let admin = admin(&root.table("admin", &[ADMIN], &[]), &server.listen);
     let limits = limits(&root.table("limits", &[LIMITS], &[]));
+    let sessions = sessions(&root.table("sessions", &[SESSIONS], &[]));
     let defaults = root.table("defaults", &[], &["backend"]).table("backend", &[BACKEND_DEFAULTS], &[]);
     // Read by itself too: a fault in the defaults is one even if no backend inherits them.
     inherited(&defaults);
@@ -89,7 +90,7 @@ fn read_tree(context: &Context<'_>, main: &Source, tree: &DeTable<'_>) -> Loaded
     fleet.note_unused(&mut notes);
 
     let files = std::iter::once(main).chain(&sources).map(|source| source.path.clone()).collect();
-    Loaded { config: fleet.into_config(server, admin, limits), files, notes }
+    Loaded { config: fleet.into_config(server, admin, limits, sessions), files, notes }
 }
 
 fn refuse_main_keys(file: &Table<'_>, main: &str) {
@@ -168,6 +169,13 @@ fn limits(table: &Table<'_>) -> Limits {
     limits
 }
 
+fn sessions(table: &Table<'_>) -> Sessions {
+    Sessions {
+        keys: table.texts("keys").iter().filter_map(Text::secret).collect(),
+        max_age: table.duration("max_age_ms"),
+    }
+}
+
 /// What a backend takes from `[defaults.backend]`: all but its endpoints.
 fn inherited(table: &Table<'_>) -> Backend {
     Backend {
@@ -195,6 +203,7 @@ fn route(table: &Table<'_>) -> Route {
         path: table.text("path").and_then(|text| text.parse(address::path_pattern)).unwrap_or_default(),
         backend: table.text("backend").map(|text| text.value),
         methods: table.list("methods", address::method),
+        session_binding: table.choice("session_binding"),
     }
 }
 
@@ -275,13 +284,19 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn into_config(self, server: Server, admin: Admin, limits: Limits) -> Config {
+    fn into_config(self, server: Server, admin: Admin, limits: Limits, sessions: Sessions) -> Config {
         let backends = self.backends.into_iter().map(|(name, (_, backend))| (name, backend)).collect();
         let mut routes: Vec<Route> = self.routes.into_iter().map(|(_, route)| route).collect();
         if routes.is_empty() {
-            routes.push(Route { host: None, path: DEFAULT_PATH.to_owned(), backend: None, methods: Vec::new() });
+            routes.push(Route {
+                host: None,
+                path: DEFAULT_PATH.to_owned(),
+                backend: None,
+                methods: Vec::new(),
+                session_binding: SessionBinding::default(),
+            });
         }
-        Config { server, admin, limits, backends, routes }
+        Config { server, admin, limits, sessions, backends, routes }
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Config {
     pub admin: Admin,
     /// The `[limits]` table.
     pub limits: Limits,
+    /// The `[sessions]` table.
+    pub sessions: Sessions,
     /// The `[backends.*]` tables, by name.
     pub backends: BTreeMap<String, Backend>,
     /// The `[[routes]]` in file order; the default route when the file names none.
@@ -81,6 +83,25 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// Bearer token; required when `listen` is not loopback.
     pub token: Option<Secret>,
+}
+
+/// How session ids of legacy backends are sealed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    /// The first seals, all open. None: a random key of this process.
+    pub keys: Vec<Secret>,
+    /// Older sessions are refused; zero: no bound.
+    pub max_age: Duration,
+}
+
+/// `session_binding`: what a session id is bound to besides its backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionBinding {
+    /// Nothing: the backend judges each request by itself.
+    #[default]
+    None,
+    /// The `Authorization` that opened the session.
+    Credential,
 }
 
 /// Ceilings and deadlines towards clients.
@@ -195,6 +216,17 @@ impl Choice for Balance {
     }
 }
 
+impl Choice for SessionBinding {
+    const ALL: &'static [Self] = &[Self::None, Self::Credential];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Credential => "credential",
+        }
+    }
+}
+
 /// One route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -206,6 +238,8 @@ pub struct Route {
     pub backend: Option<String>,
     /// Allowed request methods, upper case; empty: any.
     pub methods: Vec<String>,
+    /// What session ids are bound to.
+    pub session_binding: SessionBinding,
 }
 
 /// A value that must not be seen: `Debug` hides it.

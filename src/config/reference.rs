@@ -3,7 +3,7 @@
 //! The loader takes defaults and ranges from this table and refuses what is not in it; a test holds
 //! the README's reference against it. So a key is documented or it does not exist.
 
-use super::model::{Balance, Choice, IoDriver, Protocol};
+use super::model::{Balance, Choice, IoDriver, Protocol, SessionBinding};
 use crate::limits;
 
 /// One key.
@@ -123,6 +123,7 @@ pub(super) const TOP: &str = "";
 pub(super) const SERVER: &str = "server";
 pub(super) const ADMIN: &str = "admin";
 pub(super) const LIMITS: &str = "limits";
+pub(super) const SESSIONS: &str = "sessions";
 /// Allowed in each `[backends.NAME]` too, where it wins over the default.
 pub(super) const BACKEND_DEFAULTS: &str = "defaults.backend";
 pub(super) const BACKEND: &str = "backends.NAME";
@@ -218,6 +219,14 @@ const REFERENCE: &[KeyDoc] = &[
         DAY_MS,
         "a client that takes none of the bytes held for it",
     ),
+    list(
+        SESSIONS,
+        "keys",
+        "file:/etc/ringway/session-key",
+        Absent::None,
+        "secrets that seal session ids: the first seals, all open; give replicas the same; none: a random key per process",
+    ),
+    millis(SESSIONS, "max_age_ms", 0, 0, 30 * DAY_MS, "older sessions are refused; 0: no bound"),
     choice::<Protocol>(BACKEND_DEFAULTS, "protocol", &[], "MCP era of the backend; `auto`: seen in its answers"),
     choice::<Balance>(BACKEND_DEFAULTS, "balance", &["hash"], "how an endpoint is chosen"),
     millis(BACKEND_DEFAULTS, "connect_timeout_ms", SECOND_MS, TICK_MS, HOUR_MS, "TCP connect"),
@@ -261,6 +270,12 @@ const REFERENCE: &[KeyDoc] = &[
     text(ROUTE, "path", "/mcp/*", Absent::Required, "`/exact`, `/prefix/*`, or with one `{backend}` segment"),
     text(ROUTE, "backend", "weather", Absent::None, "where to send; left out if the path captures `{backend}`"),
     list(ROUTE, "methods", "POST", Absent::None, "only these request methods"),
+    choice::<SessionBinding>(
+        ROUTE,
+        "session_binding",
+        &[],
+        "what a session is bound to; `credential`: the `Authorization` that opened it",
+    ),
 ];
 
 const fn count(

@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use super::Source;
 use super::gather::{Gathered, Worker};
 use crate::config::Fault;
-use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Route, Server};
+use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Route, Server, Sessions};
 use crate::seam::{EndpointStats, Latency, Snapshot, WorkerStats};
 
 /// `/config`: keys are named as in the file. Structs are taken apart by name, so that a new key
 /// cannot be forgotten here.
 pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value {
-    let Config { server, admin, limits, backends, routes } = config;
+    let Config { server, admin, limits, sessions, backends, routes } = config;
     let backends: Map<_, _> = backends.iter().map(|(name, backend)| (name.clone(), backend_keys(backend))).collect();
     json!({
         "generation": generation,
@@ -23,6 +23,7 @@ pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value
             "server": server_keys(server),
             "admin": admin_keys(admin),
             "limits": limit_keys(limits),
+            "sessions": session_keys(sessions),
             "backends": backends,
             "routes": routes.iter().map(route_keys).collect::<Vec<_>>(),
         },
@@ -77,6 +78,11 @@ fn limit_keys(limits: &Limits) -> Value {
     })
 }
 
+fn session_keys(sessions: &Sessions) -> Value {
+    let Sessions { keys, max_age } = sessions;
+    json!({ "keys": keys.iter().map(|_| "***").collect::<Vec<_>>(), "max_age_ms": max_age.as_millis() })
+}
+
 fn backend_keys(backend: &Backend) -> Value {
     let Backend {
         endpoints,
@@ -107,8 +113,14 @@ fn backend_keys(backend: &Backend) -> Value {
 }
 
 fn route_keys(route: &Route) -> Value {
-    let Route { host, path, backend, methods } = route;
-    json!({ "host": host, "path": path, "backend": backend, "methods": methods })
+    let Route { host, path, backend, methods, session_binding } = route;
+    json!({
+        "host": host,
+        "path": path,
+        "backend": backend,
+        "methods": methods,
+        "session_binding": session_binding.name(),
+    })
 }
 
 fn url_text(url: &EndpointUrl) -> String {

@@ -39,6 +39,17 @@ pub struct Target<'a> {
     pub rest: &'a [u8],
 }
 
+/// What becomes of `Mcp-Session-Id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionField<'a> {
+    /// Passed on as it came.
+    Keep,
+    /// Left out.
+    Drop,
+    /// This value in its place.
+    Replace(&'a [u8]),
+}
+
 /// Who sent a request, for `X-Forwarded-*` and `Forwarded`.
 ///
 /// Without trusted hops whatever the client says of it is dropped and ours stands alone. With `n`,
@@ -59,6 +70,7 @@ pub fn request_head(
     buffer: &[u8],
     target: &Target<'_>,
     forwarded: &Forwarded<'_>,
+    session: SessionField<'_>,
     framing: Framing,
 ) {
     out.extend_from_slice(head.method_text(buffer));
@@ -81,6 +93,10 @@ pub fn request_head(
             | FieldKind::Expect
             | FieldKind::XForwardedFor => continue,
             FieldKind::XForwardedProto | FieldKind::XForwardedHost | FieldKind::Forwarded if !trusted => {
+                continue;
+            }
+            FieldKind::McpSessionId if session != SessionField::Keep => {
+                session_field(out, field.name.of_buffer(buffer), session);
                 continue;
             }
             FieldKind::XForwardedProto => has_proto = true,
@@ -148,6 +164,7 @@ pub fn response_head(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     buffer: &[u8],
+    session: SessionField<'_>,
     framing: Framing,
     persistence: Persistence,
 ) {
@@ -159,6 +176,9 @@ pub fn response_head(
     for field in head.fields() {
         match field.kind {
             FieldKind::ContentLength | FieldKind::TransferEncoding | FieldKind::Connection | FieldKind::HopByHop => {}
+            FieldKind::McpSessionId if session != SessionField::Keep => {
+                session_field(out, field.name.of_buffer(buffer), session);
+            }
             _ => line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer)),
         }
     }
@@ -169,6 +189,12 @@ pub fn response_head(
         Persistence::Close => out.extend_from_slice(b"Connection: close\r\n"),
     }
     out.extend_from_slice(b"\r\n");
+}
+
+fn session_field(out: &mut Vec<u8>, name: &[u8], session: SessionField<'_>) {
+    if let SessionField::Replace(value) = session {
+        line(out, name, value);
+    }
 }
 
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -18,7 +18,7 @@ mod io;
 pub use body::{BodyDecoder, BodyLength, Chunker};
 pub use buffer::{Buffer, BufferPool};
 pub use deadline::{Deadline, Deadlines};
-pub use encode::{Forwarded, Framing, Persistence, Target, request_head, response_head};
+pub use encode::{Forwarded, Framing, Persistence, SessionField, Target, request_head, response_head};
 pub use error::HttpError;
 pub use fields::{Field, FieldKind, Span};
 pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Version};

@@ -3,6 +3,8 @@
 
 mod envelope;
 mod method;
+mod session;
 
 pub use envelope::{error_body, request_id};
 pub use method::MethodLabel;
+pub use session::{Binding, Session, SessionKeys, binding_of};

@@ -2,7 +2,8 @@
 //!
 //! Compiled once per snapshot; a look-up hashes the path and its prefixes and never walks the
 //! routes, so that 10,000 of them cost what ten do. The host decides first (a route of that host,
-//! else one of any host), then the exact path, then the longest literal prefix.
+//! else one of any host), then the exact path, then the longest literal prefix, then a pattern that
+//! captures before one that does not.
 
 mod pattern;
 
@@ -11,7 +12,7 @@ use std::fmt::Write;
 use ahash::AHashMap;
 
 use self::pattern::{Pattern, Tail};
-use crate::config::model::{Config, Route as RouteConfig};
+use crate::config::model::{Config, Route as RouteConfig, SessionBinding};
 use crate::error::ProxyError;
 use crate::seam::{BuildError, Label, Names, Snapshot};
 use crate::upstream::ClusterTable;
@@ -30,6 +31,8 @@ pub struct Route {
     cluster: Option<usize>,
     pattern: Pattern,
     methods: Vec<String>,
+    /// What session ids are bound to.
+    pub session_binding: SessionBinding,
     /// For the `Allow` field; empty if every method is taken.
     pub allow: String,
 }
@@ -95,6 +98,7 @@ impl RouteTable {
                 Err((field, problem)) => faults.push(BuildError { key: format!("routes[{index}].{field}"), problem }),
             }
         }
+        table.sort();
         for (index, cluster) in clusters.iter().enumerate() {
             table.backends.insert(cluster.name.as_bytes().into(), index);
         }
@@ -110,6 +114,15 @@ impl RouteTable {
         let map = if route.pattern.is_exact() { &mut paths.exact } else { &mut paths.prefixes };
         map.entry(route.pattern.literal().into()).or_default().push(index);
         self.routes.push(route);
+    }
+
+    /// Of patterns with the same literal part, one that captures is tried before one that is open:
+    /// `/mcp/{backend}` before `/mcp/*`.
+    fn sort(&mut self) {
+        let tables = self.hosts.values_mut().chain([&mut self.any_host]);
+        for indices in tables.flat_map(|paths| paths.prefixes.values_mut()) {
+            indices.sort_by_key(|index| !self.routes[*index].pattern.captures());
+        }
     }
 
     /// The route for a request; `host` may carry a port, any letter case.
@@ -199,6 +212,7 @@ fn compile_one(
         cluster,
         pattern,
         methods: route.methods.clone(),
+        session_binding: route.session_binding,
         allow: route.methods.join(", "),
     })
 }

@@ -1,15 +1,17 @@
 //! What the workers are to do, as one immutable value with a number.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 
-use crate::config::model::{Config, EndpointUrl, Limits};
+use crate::config::model::{Config, EndpointUrl, Limits, Secret};
+use crate::mcp::SessionKeys;
 use crate::route::RouteTable;
 use crate::upstream::ClusterTable;
-use std::net::SocketAddr;
 
 /// The published snapshot; control stores, workers load.
 pub type SnapshotCell = ArcSwap<Snapshot>;
@@ -73,6 +75,21 @@ pub struct Snapshot {
     pub trusted_hops: usize,
     /// Label values.
     pub names: Names,
+    /// What seals session ids.
+    pub sessions: SessionKeys,
+    /// See [`crate::config::model::Sessions::max_age`].
+    pub session_age_max: Duration,
+}
+
+/// The configured keys, or a random one that lasts as long as the process: a reload must not end the
+/// sessions it sealed.
+fn session_keys(config: &Config, previous: Option<&Snapshot>) -> SessionKeys {
+    let secrets = &config.sessions.keys;
+    match previous {
+        _ if !secrets.is_empty() => SessionKeys::new(secrets.iter().map(|secret: &Secret| secret.expose().as_bytes())),
+        Some(previous) if previous.sessions.are_random() => previous.sessions.clone(),
+        _ => SessionKeys::random(),
+    }
 }
 
 /// Why a configuration cannot be compiled; names the key.
@@ -108,6 +125,8 @@ impl Snapshot {
             limits: config.limits.clone(),
             trusted_hops: config.server.trusted_hops,
             names,
+            sessions: session_keys(config, previous),
+            session_age_max: config.sessions.max_age,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::AHashMap;
+use sha2::{Digest, Sha256};
 
 use crate::config::model::{Backend, Config, EndpointUrl};
 use crate::seam::{Label, Names};
@@ -25,6 +26,8 @@ pub struct Endpoint {
     pub authority: String,
     /// Path of the endpoint's URL.
     pub path: String,
+    /// The same in every process with the same configuration: what a sealed session names.
+    pub identity: u64,
 }
 
 /// One backend.
@@ -38,6 +41,14 @@ pub struct Cluster {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// The configuration as used.
     pub backend: Backend,
+}
+
+impl Cluster {
+    /// The endpoint of this identity, if the cluster still has it.
+    #[must_use]
+    pub fn by_identity(&self, identity: u64) -> Option<&Arc<Endpoint>> {
+        self.endpoints.iter().find(|endpoint| endpoint.identity == identity)
+    }
 }
 
 /// All backends, sorted by name.
@@ -66,7 +77,7 @@ impl ClusterTable {
                 .endpoints
                 .iter()
                 .flat_map(|url| addresses.get(url).into_iter().flatten().map(move |address| (url, *address)))
-                .map(|(url, address)| keep_or_make(old, url, address))
+                .map(|(url, address)| keep_or_make(old, name, url, address))
                 .collect();
             let name: Arc<str> = Arc::from(name.as_str());
             table.by_name.insert(Arc::clone(&name), table.clusters.len());
@@ -116,7 +127,7 @@ impl ClusterTable {
     }
 }
 
-fn keep_or_make(old: Option<&Arc<Cluster>>, url: &EndpointUrl, address: SocketAddr) -> Arc<Endpoint> {
+fn keep_or_make(old: Option<&Arc<Cluster>>, name: &str, url: &EndpointUrl, address: SocketAddr) -> Arc<Endpoint> {
     let kept = old.and_then(|cluster| {
         cluster.endpoints.iter().find(|endpoint| {
             endpoint.address == address && endpoint.authority == url.authority && endpoint.path == url.path
@@ -128,6 +139,14 @@ fn keep_or_make(old: Option<&Arc<Cluster>>, url: &EndpointUrl, address: SocketAd
             address,
             authority: url.authority.clone(),
             path: url.path.clone(),
+            identity: identity_of(name, url, address),
         })
     })
+}
+
+/// Of names and URLs without line feeds, so that no two sets of parts make the same text.
+fn identity_of(name: &str, url: &EndpointUrl, address: SocketAddr) -> u64 {
+    let text = format!("{name}\n{}\n{}\n{address}", url.authority, url.path);
+    let digest = Sha256::digest(text);
+    u64::from_be_bytes(*digest.first_chunk().expect("32 bytes"))
 }

@@ -105,6 +105,24 @@ impl Upstreams {
         }
     }
 
+    /// A connection to the endpoint that holds a session: to no other, whatever its state.
+    ///
+    /// # Errors
+    /// Of connecting.
+    pub async fn lease_pinned(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        backend: &Backend,
+        freshness: Freshness,
+    ) -> Result<Lease, UpstreamError> {
+        let state = self.state(endpoint.id);
+        let leased = self.lease_at(endpoint, &state, backend, freshness).await;
+        if leased.is_err() {
+            state.connect_failures.set(state.connect_failures.get() + 1);
+        }
+        leased
+    }
+
     /// A connection to one of the cluster's endpoints. When connecting fails, another endpoint is
     /// tried: no byte of the request has been sent then.
     ///

@@ -45,6 +45,8 @@ pub(super) struct Core {
     published: RefCell<Cache<Arc<SnapshotCell>, Arc<Snapshot>>>,
     current: RefCell<Rc<InForce>>,
     started: Instant,
+    /// Random bytes of this worker, and how many nonces were made of them.
+    nonces: ([u8; 16], Cell<u64>),
 }
 
 /// The snapshot in use. A worker holds one share of it, and its requests count theirs among
@@ -99,6 +101,7 @@ impl Core {
             published: RefCell::new(published),
             current: RefCell::new(current),
             started: clock::now(),
+            nonces: (nonce_prefix(), Cell::new(0)),
         }
     }
 
@@ -111,6 +114,16 @@ impl Core {
             *current = Rc::new(InForce(Arc::clone(newest)));
         }
         Rc::clone(&current)
+    }
+
+    /// A nonce never given before, here or in another process.
+    pub(super) fn nonce(&self) -> [u8; 24] {
+        let (prefix, count) = &self.nonces;
+        count.set(count.get() + 1);
+        let mut nonce = [0; 24];
+        nonce[..16].copy_from_slice(prefix);
+        nonce[16..].copy_from_slice(&count.get().to_be_bytes());
+        nonce
     }
 
     /// Time since the worker started.
@@ -201,6 +214,14 @@ impl Drop for Admission {
             }
         }
     }
+}
+
+/// 128 random bits tell this worker's nonces from those of every other worker and replica.
+fn nonce_prefix() -> [u8; 16] {
+    let mut prefix = [0; 16];
+    // Without it no session could be sealed; the worker's supervision tries again.
+    getrandom::fill(&mut prefix).expect("the system's random number generator works");
+    prefix
 }
 
 /// CPU time of this thread; zero where the kernel does not say.

@@ -8,30 +8,34 @@
 use std::io;
 use std::net::Shutdown;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::{Client, Outcome};
 use super::core::{Core, Heads, head_limits};
 use super::respond;
 use crate::clock::{self, Tick};
-use crate::config::model::{Backend, Limits};
+use crate::config::model::{Backend, Limits, SessionBinding};
 use crate::error::{ProxyError, Refusal};
 use crate::http::{
     self, BodyDecoder, BodyLength, Buffer, Chunker, Forwarded, Framing, HttpError, Method, Persistence, RequestHead,
-    ResponseHead, Target, Version,
+    ResponseHead, SessionField, Target, Version,
 };
 use crate::limits;
-use crate::mcp::{self, MethodLabel};
+use crate::mcp::{self, Binding, MethodLabel, Session};
 use crate::relay::{Side, next_readable, reframe};
 use crate::route::NotFound;
 use crate::seam::{Label, Series, Snapshot, StatusClass};
-use crate::upstream::{Cluster, Freshness, Lease, UpstreamError};
+use crate::upstream::{Cluster, Endpoint, Freshness, Lease, UpstreamError};
+
+/// From this version on requests stand alone. Versions are dates, and compare as text.
+const FIRST_MODERN_VERSION: &[u8] = b"2026-07-28";
 
 /// Serves the request whose head of `head_length` bytes lies at the front of the client's buffer.
 pub(super) async fn exchange(core: &Core, client: &mut Client, heads: &mut Heads, head_length: usize) -> Outcome {
     let snapshot = core.snapshot();
     let mut record = Record::new(&heads.request, client.buffer.filled());
-    let mut body = match RequestBody::open(client, &heads.request, head_length, &snapshot.limits) {
+    let body = match RequestBody::open(client, &heads.request, head_length, &snapshot.limits) {
         Ok(body) => body,
         Err(error) => {
             record.status = Some(error.status());
@@ -39,12 +43,14 @@ pub(super) async fn exchange(core: &Core, client: &mut Client, heads: &mut Heads
             return respond::refuse_connection(core, client, error).await;
         }
     };
-    let outcome = match forward(core, &snapshot, client, heads, &mut body, &mut record).await {
+    let mut exchange = Exchange { core, snapshot: &snapshot, client, heads, body };
+    let outcome = match exchange.forward(&mut record).await {
         Ok(outcome) => outcome,
-        Err(error) => refuse(core, &snapshot, client, heads, &body, error, &mut record).await,
+        Err(error) => exchange.refuse(error, &mut record).await,
     };
+    let raw_end = exchange.body.raw_end;
     if outcome == Outcome::Keep {
-        client.buffer.consume(body.raw_end);
+        client.buffer.consume(raw_end);
     }
     heads.request.reset();
     heads.answer.reset();
@@ -52,53 +58,33 @@ pub(super) async fn exchange(core: &Core, client: &mut Client, heads: &mut Heads
     outcome
 }
 
-/// The way of a request that meets no obstacle.
-async fn forward(
-    core: &Core,
-    snapshot: &Snapshot,
-    client: &mut Client,
-    heads: &mut Heads,
-    body: &mut RequestBody,
-    record: &mut Record,
-) -> Result<Outcome, ProxyError> {
-    let (cluster, rest_length) = {
-        let (head, bytes) = (&heads.request, client.buffer.filled());
-        core.hooks.call(head.path(bytes));
-        let found = snapshot.routes.find(head.host(bytes), head.path(bytes), head.method_text(bytes))?;
-        let cluster = snapshot.clusters.at(found.cluster);
-        record.route = found.route.label;
-        record.backend = cluster.label;
-        (cluster, found.rest.len())
-    };
-    let _room = core.admit(&snapshot.limits)?;
-    let backend = &cluster.backend;
-    let due = Due::of(backend, core.deadlines.now());
-    let mut freshness = Freshness::Any;
-    let (lease, buffer, answer_length) = loop {
-        let mut lease = core.upstreams.lease(cluster, freshness).await?;
-        let attempt = async {
-            send(core, snapshot, client, heads, body, &mut lease, rest_length, due).await?;
-            record.sent = Some(clock::now());
-            await_answer(core, snapshot, client, heads, &mut lease, due).await
-        };
-        match attempt.await {
-            Ok((buffer, length)) => break (lease, buffer, length),
-            Err(ProxyError::Upstream(UpstreamError::Closed))
-                if lease.reused && freshness == Freshness::Any && body.may_repeat(heads.request.method) =>
-            {
-                core.stats.borrow_mut().retries += 1;
-                freshness = Freshness::New;
-            }
-            Err(error) => {
-                // At once, so that the backend sees the leave of a client now and not later.
-                lease.socket().shutdown(Shutdown::Both);
-                return Err(error);
-            }
-        }
-    };
-    record.answered = Some(clock::now());
-    record.status = Some(heads.answer.status);
-    Ok(relay_answer(core, snapshot, cluster, client, heads, body, lease, buffer, answer_length, due).await)
+/// One request and its answer.
+struct Exchange<'a> {
+    core: &'a Core,
+    snapshot: &'a Snapshot,
+    client: &'a mut Client,
+    heads: &'a mut Heads,
+    body: RequestBody,
+}
+
+/// Where a request goes, decided once.
+struct Way<'a> {
+    cluster: &'a Cluster,
+    binding: SessionBinding,
+    /// How many bytes at the end of the path a prefix route leaves over.
+    rest_length: usize,
+    /// Of a legacy session: where it lives.
+    session: Option<Residence<'a>>,
+    due: Due,
+}
+
+/// A legacy session that a request belongs to.
+struct Residence<'a> {
+    endpoint: &'a Arc<Endpoint>,
+    /// The id the client knows.
+    token: Vec<u8>,
+    /// The id the backend knows.
+    upstream_id: Vec<u8>,
 }
 
 /// Deadlines of one exchange that do not move.
@@ -115,6 +101,378 @@ impl Due {
         let whole = if backend.request_timeout.is_zero() { Tick::NEVER } else { now.after(backend.request_timeout) };
         Self { first_byte: now.after(backend.first_byte_timeout), whole }
     }
+}
+
+impl<'a> Exchange<'a> {
+    /// The way of a request that meets no obstacle.
+    async fn forward(&mut self, record: &mut Record) -> Result<Outcome, ProxyError> {
+        let way = self.find_way(record)?;
+        let _room = self.core.admit(&self.snapshot.limits)?;
+        let mut freshness = Freshness::Any;
+        let (lease, buffer, answer_length) = loop {
+            let mut lease = self.lease(&way, freshness).await?;
+            let attempt = async {
+                self.send(&way, &mut lease).await?;
+                record.sent = Some(clock::now());
+                self.await_answer(&way, &mut lease).await
+            };
+            match attempt.await {
+                Ok((buffer, length)) => break (lease, buffer, length),
+                Err(ProxyError::Upstream(UpstreamError::Closed))
+                    if lease.reused
+                        && freshness == Freshness::Any
+                        && self.body.may_repeat(self.heads.request.method) =>
+                {
+                    self.core.stats.borrow_mut().retries += 1;
+                    freshness = Freshness::New;
+                }
+                Err(error) => {
+                    // At once, so that the backend sees the leave of a client now and not later.
+                    lease.socket().shutdown(Shutdown::Both);
+                    return Err(error);
+                }
+            }
+        };
+        record.answered = Some(clock::now());
+        record.status = Some(self.heads.answer.status);
+        Ok(self.relay_answer(&way, lease, buffer, answer_length).await)
+    }
+
+    /// Route, cluster, and for a legacy session the endpoint that holds it.
+    fn find_way(&self, record: &mut Record) -> Result<Way<'a>, ProxyError> {
+        let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
+        let path = head.path(bytes);
+        self.core.hooks.call(path);
+        let session_id = head.session_id(bytes).filter(|_| !self.is_modern());
+        let found = match self.snapshot.routes.find(head.host(bytes), path, head.method_text(bytes)) {
+            Err(NotFound::NoRoute) if session_id.is_some() => return Err(ProxyError::NoRouteInSession),
+            found => found?,
+        };
+        let cluster = self.snapshot.clusters.at(found.cluster);
+        record.route = found.route.label;
+        record.backend = cluster.label;
+        let binding = found.route.session_binding;
+        let session = session_id.map(|token| self.find_session(cluster, binding, token)).transpose()?;
+        let due = Due::of(&cluster.backend, self.core.deadlines.now());
+        Ok(Way { cluster, binding, rest_length: found.rest.len(), session, due })
+    }
+
+    /// From 2026-07-28 on there are no sessions: an id on such a request means nothing.
+    fn is_modern(&self) -> bool {
+        let version = self.heads.request.protocol_version(self.client.buffer.filled());
+        version.is_some_and(|version| version >= FIRST_MODERN_VERSION)
+    }
+
+    /// The session a token names, if it is one and this request may use it.
+    fn find_session(
+        &self,
+        cluster: &'a Cluster,
+        binding: SessionBinding,
+        token: &[u8],
+    ) -> Result<Residence<'a>, ProxyError> {
+        let session = self.snapshot.sessions.open(token).ok_or(ProxyError::SessionUnknown)?;
+        let age_max = self.snapshot.session_age_max;
+        let age_minutes = minutes_now().saturating_sub(session.issued_minutes);
+        let too_old = !age_max.is_zero() && u64::from(age_minutes) * 60 > age_max.as_secs();
+        if too_old || session.binding != self.binding(binding) {
+            return Err(ProxyError::SessionUnknown);
+        }
+        let endpoint = cluster.by_identity(session.endpoint).ok_or(ProxyError::SessionUnknown)?;
+        Ok(Residence { endpoint, token: token.to_vec(), upstream_id: session.upstream_id })
+    }
+
+    /// What a session of this request is bound to.
+    fn binding(&self, binding: SessionBinding) -> Binding {
+        let credential = || self.heads.request.field(self.client.buffer.filled(), b"authorization").unwrap_or_default();
+        match binding {
+            SessionBinding::None => Binding::default(),
+            SessionBinding::Credential => mcp::binding_of(credential()),
+        }
+    }
+
+    async fn lease(&self, way: &Way<'_>, freshness: Freshness) -> Result<Lease, UpstreamError> {
+        match &way.session {
+            Some(session) => self.core.upstreams.lease_pinned(session.endpoint, &way.cluster.backend, freshness).await,
+            None => self.core.upstreams.lease(way.cluster, freshness).await,
+        }
+    }
+
+    /// Sends head and body, or as much as the backend takes before it answers.
+    async fn send(&mut self, way: &Way<'_>, lease: &mut Lease) -> Result<(), ProxyError> {
+        lease.socket().deadline.set(way.due.first_byte.min(way.due.whole));
+        if self.heads.request.expect_continue && !self.body.is_whole() {
+            let timeout = self.snapshot.limits.write_timeout;
+            self.client.write(self.core, b"HTTP/1.1 100 Continue\r\n\r\n", timeout).await?;
+            // Said once, also if the exchange is repeated.
+            self.heads.request.expect_continue = false;
+        }
+        let unsent = {
+            let mut out = self.core.scratch.borrow_mut();
+            out.clear();
+            self.write_request(&mut out, way, lease);
+            match lease.socket().try_write(&out) {
+                Ok(taken) if taken == out.len() => Vec::new(),
+                Ok(taken) => out[taken..].to_vec(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => out.clone(),
+                Err(_) => return Err(UpstreamError::Closed.into()),
+            }
+        };
+        self.body.sent = true;
+        self.core.stats.borrow_mut().request_body_bytes += self.body.prefix.len() as u64;
+        if write_upstream(lease, &unsent).await == Sent::All && !self.body.is_whole() {
+            self.stream_body(way, lease).await?;
+        }
+        Ok(())
+    }
+
+    /// The head for the backend, and behind it the payload that is there.
+    fn write_request(&self, out: &mut Vec<u8>, way: &Way<'_>, lease: &Lease) {
+        let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
+        let endpoint = &lease.endpoint;
+        let path = head.path(bytes);
+        let rest = &path[path.len() - way.rest_length..];
+        let base = if rest.is_empty() { &endpoint.path } else { endpoint.path.trim_end_matches('/') };
+        let target = Target { authority: &endpoint.authority, path: base, rest };
+        let forwarded = Forwarded { peer: &self.client.peer, trusted_hops: self.snapshot.trusted_hops };
+        let session =
+            way.session.as_ref().map_or(SessionField::Keep, |session| SessionField::Replace(&session.upstream_id));
+        http::request_head(out, head, bytes, &target, &forwarded, session, self.body.framing);
+        let payload = &bytes[self.body.prefix.clone()];
+        if self.body.framing == Framing::Chunked && !payload.is_empty() {
+            out.extend_from_slice(Chunker::size_line(payload.len()).as_ref());
+            out.extend_from_slice(payload);
+            out.extend_from_slice(Chunker::END);
+        } else {
+            out.extend_from_slice(payload);
+        }
+    }
+
+    /// Streams the rest of a request body as it arrives; stops early when the backend answers.
+    async fn stream_body(&mut self, way: &Way<'_>, lease: &mut Lease) -> Result<(), ProxyError> {
+        // The head and the first payload are on their way; their memory is not needed any more.
+        self.core.buffers.give(std::mem::take(&mut self.client.buffer));
+        self.body.raw_end = 0;
+        while !self.body.is_whole() {
+            let timeout = self.snapshot.limits.body_timeout;
+            self.client.socket.deadline.set_read(self.core.deadlines.now().after(timeout));
+            let side = next_readable(lease.socket(), &mut self.client.socket, true).await;
+            if side.map_err(|_| ProxyError::ClientGone)? == Side::Upstream {
+                break;
+            }
+            let mut buffer = self.core.buffers.large();
+            match self.client.socket.try_read(buffer.space()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.core.buffers.give(buffer);
+                    continue;
+                }
+                Ok(0) | Err(_) if self.client.socket.deadline.expired() => return Err(ProxyError::BodyTimeout),
+                Ok(0) | Err(_) => return Err(ProxyError::ClientGone),
+                Ok(read) => buffer.advance(read),
+            }
+            let extra = self.take_payload(&mut buffer)?;
+            if !extra.is_empty() {
+                self.client.keep_for_later(self.core, &extra);
+            }
+            // A client that sends as fast as it may must not be cut for a backend that reads slowly.
+            self.client.socket.deadline.clear();
+            let timeout = self.snapshot.limits.write_timeout;
+            lease.socket().deadline.set(self.core.deadlines.now().after(timeout).min(way.due.whole));
+            let sent = write_upstream(lease, buffer.filled()).await;
+            self.core.buffers.give(buffer);
+            if sent == Sent::Answered {
+                break;
+            }
+        }
+        self.client.socket.deadline.clear();
+        Ok(())
+    }
+
+    /// Decodes what was read of a request body and frames it for the backend.
+    fn take_payload(&mut self, buffer: &mut Buffer) -> Result<Vec<u8>, ProxyError> {
+        // Framing is counted with the payload here: it is ours, bounded, and errs to the safe side.
+        let extra = reframe(buffer, &mut self.body.decoder, self.body.framing)?;
+        self.body.payload_bytes += buffer.len() as u64;
+        self.core.stats.borrow_mut().request_body_bytes += buffer.len() as u64;
+        self.body.check_size(&self.snapshot.limits)?;
+        Ok(extra)
+    }
+
+    /// Waits for the final answer's head: the buffer it lies in, and its length.
+    async fn await_answer(&mut self, way: &Way<'_>, lease: &mut Lease) -> Result<(Buffer, usize), ProxyError> {
+        let limits = head_limits(&self.snapshot.limits);
+        let mut buffer = Buffer::default();
+        let mut interim = 0;
+        let mut watched = true;
+        lease.socket().deadline.set(way.due.first_byte.min(way.due.whole));
+        loop {
+            let side = next_readable(lease.socket(), &mut self.client.socket, watched).await;
+            if side.map_err(|_| UpstreamError::Closed)? == Side::Downstream {
+                watched = self.client.look(self.core)?;
+                continue;
+            }
+            if buffer.is_unallocated() {
+                buffer = self.core.buffers.large();
+            } else if buffer.is_full() {
+                buffer.grow(&self.core.buffers, 2 * limits.head_bytes_max);
+            }
+            match lease.socket().try_read(buffer.space()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Ok(0) | Err(_) => return Err(end_of(lease, way.due).into()),
+                Ok(read) => buffer.advance(read),
+            }
+            let answer = &mut self.heads.answer;
+            while let Some(length) = answer.decode(buffer.filled(), &limits).map_err(UpstreamError::Malformed)? {
+                if answer.status >= 200 {
+                    return Ok((buffer, length));
+                }
+                interim += 1;
+                // 101 answers an Upgrade, and none was asked for.
+                if answer.status == 101 || interim > limits::INTERIM_ANSWERS_MAX {
+                    return Err(UpstreamError::Malformed(HttpError::Interim).into());
+                }
+                buffer.consume(length);
+                answer.reset();
+            }
+        }
+    }
+
+    /// Relays an answer whose head lies at the front of `buffer`.
+    async fn relay_answer(
+        &mut self,
+        way: &Way<'_>,
+        mut lease: Lease,
+        mut buffer: Buffer,
+        head_length: usize,
+    ) -> Outcome {
+        let core = self.core;
+        let (head, answer) = (&self.heads.request, &self.heads.answer);
+        let length = answer.body_for(head.method);
+        let framing = framing_for(head, answer, length);
+        let keep = head.keep_alive && self.body.is_whole() && framing != Framing::UntilClose && !core.draining.get();
+        let persistence = match (keep, head.version) {
+            (false, _) => Persistence::Close,
+            (true, Version::Http10) => Persistence::Stated,
+            (true, Version::Http11) => Persistence::Implied,
+        };
+        let is_stream = answer.is_event_stream(buffer.filled());
+        let _stream = is_stream.then(|| core.count_stream());
+        let wait = AnswerWait {
+            idle: way.cluster.backend.stream_idle_timeout,
+            whole: if is_stream { Tick::NEVER } else { way.due.whole },
+            write: self.snapshot.limits.write_timeout,
+        };
+        let token = self.session_for_client(way, &lease, answer.session_id(buffer.filled()));
+        let mut decoder = BodyDecoder::new(length);
+        let split_head = {
+            let mut out = core.scratch.borrow_mut();
+            out.clear();
+            http::response_head(&mut out, answer, buffer.filled(), token.field(), framing, persistence);
+            buffer.consume(head_length);
+            let Ok(extra) = reframe(&mut buffer, &mut decoder, framing) else {
+                core.count_refusal(Refusal::UpstreamMalformed);
+                return Outcome::Abort;
+            };
+            if !extra.is_empty() {
+                // Bytes nobody asked for: this connection can not be trusted with another exchange.
+                lease.poison();
+            }
+            if buffer.prepend(&out) { Vec::new() } else { out.clone() }
+        };
+        core.stats.borrow_mut().response_body_bytes += buffer.len() as u64;
+        if self.client.write(core, &split_head, wait.write).await.is_err()
+            || self.client.write(core, buffer.filled(), wait.write).await.is_err()
+        {
+            return leave(core, &mut lease);
+        }
+        core.buffers.give(buffer);
+        if let Err(outcome) = stream_answer(core, self.client, &mut lease, &mut decoder, framing, wait).await {
+            return outcome;
+        }
+        if self.heads.answer.keep_alive
+            && length != BodyLength::UntilClose
+            && self.body.is_whole()
+            && !core.draining.get()
+        {
+            lease.release(&way.cluster.backend);
+        }
+        if keep { Outcome::Keep } else { Outcome::Close }
+    }
+
+    /// The session id that the client is to see in place of the backend's.
+    fn session_for_client<'w>(&self, way: &'w Way<'_>, lease: &Lease, upstream_id: Option<&[u8]>) -> ClientSession<'w> {
+        let Some(upstream_id) = upstream_id else { return ClientSession::None };
+        if let Some(session) = &way.session
+            && session.upstream_id == upstream_id
+        {
+            return ClientSession::Same(&session.token);
+        }
+        // A modern client knows no sessions; one too long to be sealed would end in a broken head.
+        if self.is_modern() || upstream_id.len() > limits::SESSION_ID_BYTES_MAX {
+            return ClientSession::None;
+        }
+        let session = Session {
+            endpoint: lease.endpoint.identity,
+            issued_minutes: minutes_now(),
+            binding: self.binding(way.binding),
+            upstream_id: upstream_id.to_vec(),
+        };
+        ClientSession::New(self.snapshot.sessions.seal(&session, self.core.nonce()))
+    }
+
+    /// Answers a failed exchange.
+    async fn refuse(&mut self, error: ProxyError, record: &mut Record) -> Outcome {
+        let core = self.core;
+        core.count_refusal(error.refusal());
+        if error == ProxyError::ClientGone {
+            return Outcome::Abort;
+        }
+        record.status = Some(error.status());
+        let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
+        let keep = head.keep_alive && self.body.is_whole() && !core.draining.get();
+        // A body that was streamed is gone, and its id and the head's text with it.
+        let at_hand = self.body.raw_end > 0;
+        let id = (at_hand && self.body.is_whole()).then(|| mcp::request_id(&bytes[self.body.prefix.clone()])).flatten();
+        let allow = match error {
+            ProxyError::MethodNotAllowed => {
+                match self.snapshot.routes.find(head.host(bytes), head.path(bytes), head.method_text(bytes)) {
+                    Err(NotFound::MethodNotAllowed(route)) => Some(route.allow.as_str()),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        let mut answer = Vec::new();
+        let with_body = head.method != Method::Head;
+        respond::Refusal { error, allow, id: id.as_deref(), with_body, keep }.encode(&mut answer);
+        match self.client.write(core, &answer, self.snapshot.limits.write_timeout).await {
+            Ok(()) if keep => Outcome::Keep,
+            Ok(()) => Outcome::Close,
+            Err(_) => Outcome::Abort,
+        }
+    }
+}
+
+/// What a client is told of the session its answer belongs to.
+enum ClientSession<'a> {
+    None,
+    /// The backend repeats the id, so we repeat its token.
+    Same(&'a [u8]),
+    New(String),
+}
+
+impl ClientSession<'_> {
+    fn field(&self) -> SessionField<'_> {
+        match self {
+            Self::None => SessionField::Drop,
+            Self::Same(token) => SessionField::Replace(token),
+            Self::New(token) => SessionField::Replace(token.as_bytes()),
+        }
+    }
+}
+
+/// Minutes since the Unix epoch.
+fn minutes_now() -> u32 {
+    u32::try_from(clock::wall().as_secs() / 60).unwrap_or(u32::MAX)
 }
 
 /// A request's body as far as it has come.
@@ -178,71 +536,6 @@ impl RequestBody {
     }
 }
 
-/// Sends head and body, or as much as the backend takes before it answers.
-#[expect(clippy::too_many_arguments, reason = "the spine hands its state down; a struct for one call would hide it")]
-async fn send(
-    core: &Core,
-    snapshot: &Snapshot,
-    client: &mut Client,
-    heads: &mut Heads,
-    body: &mut RequestBody,
-    lease: &mut Lease,
-    rest_length: usize,
-    due: Due,
-) -> Result<(), ProxyError> {
-    lease.socket().deadline.set(due.first_byte.min(due.whole));
-    if heads.request.expect_continue && !body.is_whole() {
-        client.write(core, b"HTTP/1.1 100 Continue\r\n\r\n", snapshot.limits.write_timeout).await?;
-        // Said once, also if the exchange is repeated.
-        heads.request.expect_continue = false;
-    }
-    let unsent = {
-        let mut out = core.scratch.borrow_mut();
-        out.clear();
-        write_request(&mut out, snapshot, client, &heads.request, body, lease, rest_length);
-        match lease.socket().try_write(&out) {
-            Ok(taken) if taken == out.len() => Vec::new(),
-            Ok(taken) => out[taken..].to_vec(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => out.clone(),
-            Err(_) => return Err(UpstreamError::Closed.into()),
-        }
-    };
-    body.sent = true;
-    core.stats.borrow_mut().request_body_bytes += body.prefix.len() as u64;
-    if write_upstream(lease, &unsent).await == Sent::Answered {
-        return Ok(());
-    }
-    if body.is_whole() { Ok(()) } else { stream_body(core, snapshot, client, body, lease, due).await }
-}
-
-/// The head for the backend, and behind it the payload that is there.
-fn write_request(
-    out: &mut Vec<u8>,
-    snapshot: &Snapshot,
-    client: &Client,
-    head: &RequestHead,
-    body: &RequestBody,
-    lease: &Lease,
-    rest_length: usize,
-) {
-    let bytes = client.buffer.filled();
-    let endpoint = &lease.endpoint;
-    let path = head.path(bytes);
-    let rest = &path[path.len() - rest_length..];
-    let base = if rest.is_empty() { &endpoint.path } else { endpoint.path.trim_end_matches('/') };
-    let target = Target { authority: &endpoint.authority, path: base, rest };
-    let forwarded = Forwarded { peer: &client.peer, trusted_hops: snapshot.trusted_hops };
-    http::request_head(out, head, bytes, &target, &forwarded, body.framing);
-    let payload = &bytes[body.prefix.clone()];
-    if body.framing == Framing::Chunked && !payload.is_empty() {
-        out.extend_from_slice(Chunker::size_line(payload.len()).as_ref());
-        out.extend_from_slice(payload);
-        out.extend_from_slice(Chunker::END);
-    } else {
-        out.extend_from_slice(payload);
-    }
-}
-
 /// How writing to a backend ended.
 #[derive(PartialEq, Eq)]
 enum Sent {
@@ -267,110 +560,6 @@ async fn write_upstream(lease: &mut Lease, mut bytes: &[u8]) -> Sent {
     Sent::All
 }
 
-/// Streams the rest of a request body as it arrives; stops early when the backend answers.
-async fn stream_body(
-    core: &Core,
-    snapshot: &Snapshot,
-    client: &mut Client,
-    body: &mut RequestBody,
-    lease: &mut Lease,
-    due: Due,
-) -> Result<(), ProxyError> {
-    // The head and the first payload are on their way; their memory is not needed any more.
-    core.buffers.give(std::mem::take(&mut client.buffer));
-    body.raw_end = 0;
-    while !body.is_whole() {
-        client.socket.deadline.set_read(core.deadlines.now().after(snapshot.limits.body_timeout));
-        let side = next_readable(lease.socket(), &mut client.socket, true).await;
-        if side.map_err(|_| ProxyError::ClientGone)? == Side::Upstream {
-            break;
-        }
-        let mut buffer = core.buffers.large();
-        match client.socket.try_read(buffer.space()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) if client.socket.deadline.expired() => {
-                return Err(ProxyError::BodyTimeout);
-            }
-            Ok(0) | Err(_) => return Err(ProxyError::ClientGone),
-            Ok(read) => buffer.advance(read),
-        }
-        let extra = take_payload(core, snapshot, body, &mut buffer)?;
-        if !extra.is_empty() {
-            client.keep_for_later(core, &extra);
-        }
-        // A client that sends as fast as it may must not be cut for a backend that reads slowly.
-        client.socket.deadline.clear();
-        lease.socket().deadline.set(core.deadlines.now().after(snapshot.limits.write_timeout).min(due.whole));
-        let sent = write_upstream(lease, buffer.filled()).await;
-        core.buffers.give(buffer);
-        if sent == Sent::Answered {
-            break;
-        }
-    }
-    client.socket.deadline.clear();
-    Ok(())
-}
-
-/// Decodes what was read of a request body and frames it for the backend.
-fn take_payload(
-    core: &Core,
-    snapshot: &Snapshot,
-    body: &mut RequestBody,
-    buffer: &mut Buffer,
-) -> Result<Vec<u8>, ProxyError> {
-    // Framing is counted with the payload here: it is ours, bounded, and errs to the safe side.
-    let extra = reframe(buffer, &mut body.decoder, body.framing)?;
-    body.payload_bytes += buffer.len() as u64;
-    core.stats.borrow_mut().request_body_bytes += buffer.len() as u64;
-    body.check_size(&snapshot.limits)?;
-    Ok(extra)
-}
-
-/// Waits for the final answer's head: the buffer it lies in, and its length.
-async fn await_answer(
-    core: &Core,
-    snapshot: &Snapshot,
-    client: &mut Client,
-    heads: &mut Heads,
-    lease: &mut Lease,
-    due: Due,
-) -> Result<(Buffer, usize), ProxyError> {
-    let limits = head_limits(&snapshot.limits);
-    let mut buffer = Buffer::default();
-    let mut interim = 0;
-    let mut watched = true;
-    lease.socket().deadline.set(due.first_byte.min(due.whole));
-    loop {
-        let side = next_readable(lease.socket(), &mut client.socket, watched).await;
-        if side.map_err(|_| UpstreamError::Closed)? == Side::Downstream {
-            watched = client.look(core)?;
-            continue;
-        }
-        if buffer.is_unallocated() {
-            buffer = core.buffers.large();
-        } else if buffer.is_full() {
-            buffer.grow(&core.buffers, 2 * limits.head_bytes_max);
-        }
-        match lease.socket().try_read(buffer.space()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Ok(0) | Err(_) => return Err(end_of(lease, due).into()),
-            Ok(read) => buffer.advance(read),
-        }
-        while let Some(length) = heads.answer.decode(buffer.filled(), &limits).map_err(UpstreamError::Malformed)? {
-            if heads.answer.status >= 200 {
-                return Ok((buffer, length));
-            }
-            interim += 1;
-            // 101 answers an Upgrade, and none was asked for.
-            if heads.answer.status == 101 || interim > limits::INTERIM_ANSWERS_MAX {
-                return Err(UpstreamError::Malformed(HttpError::Interim).into());
-            }
-            buffer.consume(length);
-            heads.answer.reset();
-        }
-    }
-}
-
 /// Why a backend's connection ended before its answer began.
 fn end_of(lease: &mut Lease, due: Due) -> UpstreamError {
     let deadline = &lease.socket().deadline;
@@ -379,71 +568,6 @@ fn end_of(lease: &mut Lease, due: Due) -> UpstreamError {
         true => UpstreamError::FirstByteTimeout,
         false => UpstreamError::Closed,
     }
-}
-
-/// Relays an answer whose head lies at the front of `buffer`.
-#[expect(clippy::too_many_arguments, reason = "the spine hands its state down; a struct for one call would hide it")]
-async fn relay_answer(
-    core: &Core,
-    snapshot: &Snapshot,
-    cluster: &Cluster,
-    client: &mut Client,
-    heads: &mut Heads,
-    body: &RequestBody,
-    mut lease: Lease,
-    mut buffer: Buffer,
-    head_length: usize,
-    due: Due,
-) -> Outcome {
-    let (head, answer) = (&heads.request, &heads.answer);
-    let length = answer.body_for(head.method);
-    let framing = framing_for(head, answer, length);
-    let keep = head.keep_alive && body.is_whole() && framing != Framing::UntilClose && !core.draining.get();
-    let persistence = match (keep, head.version) {
-        (false, _) => Persistence::Close,
-        (true, Version::Http10) => Persistence::Stated,
-        (true, Version::Http11) => Persistence::Implied,
-    };
-    let is_stream = answer.is_event_stream(buffer.filled());
-    let _stream = is_stream.then(|| core.count_stream());
-    let wait = AnswerWait {
-        idle: cluster.backend.stream_idle_timeout,
-        whole: if is_stream { Tick::NEVER } else { due.whole },
-        write: snapshot.limits.write_timeout,
-    };
-    let mut decoder = BodyDecoder::new(length);
-    let split_head = {
-        let mut out = core.scratch.borrow_mut();
-        out.clear();
-        http::response_head(&mut out, answer, buffer.filled(), framing, persistence);
-        buffer.consume(head_length);
-        let Ok(extra) = reframe(&mut buffer, &mut decoder, framing) else {
-            core.count_refusal(Refusal::UpstreamMalformed);
-            return Outcome::Abort;
-        };
-        if !extra.is_empty() {
-            // Bytes nobody asked for: this connection can not be trusted with another exchange.
-            lease.poison();
-        }
-        if buffer.prepend(&out) { Vec::new() } else { out.clone() }
-    };
-    core.stats.borrow_mut().response_body_bytes += buffer.len() as u64;
-    if client.write(core, &split_head, wait.write).await.is_err()
-        || client.write(core, buffer.filled(), wait.write).await.is_err()
-    {
-        return leave(core, &mut lease);
-    }
-    core.buffers.give(buffer);
-    if !decoder.is_done() {
-        match stream_answer(core, client, &mut lease, &mut decoder, framing, wait).await {
-            Ok(()) => {}
-            Err(outcome) => return outcome,
-        }
-    }
-    if answer.keep_alive && length != BodyLength::UntilClose && body.is_whole() && !core.draining.get() {
-        lease.release(&cluster.backend);
-    }
-    if keep { Outcome::Keep } else { Outcome::Close }
 }
 
 /// Deadlines while an answer is relayed.
@@ -534,45 +658,6 @@ fn framing_for(head: &RequestHead, answer: &ResponseHead, length: BodyLength) ->
         (BodyLength::Fixed(length), _) => Framing::Length(length),
         (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => Framing::Chunked,
         (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => Framing::UntilClose,
-    }
-}
-
-/// Answers a failed exchange.
-async fn refuse(
-    core: &Core,
-    snapshot: &Snapshot,
-    client: &mut Client,
-    heads: &Heads,
-    body: &RequestBody,
-    error: ProxyError,
-    record: &mut Record,
-) -> Outcome {
-    core.count_refusal(error.refusal());
-    if error == ProxyError::ClientGone {
-        return Outcome::Abort;
-    }
-    record.status = Some(error.status());
-    let head = &heads.request;
-    let bytes = client.buffer.filled();
-    let keep = head.keep_alive && body.is_whole() && !core.draining.get();
-    // A body that was streamed is gone, and its id with it.
-    let id = if body.raw_end > 0 && body.is_whole() { mcp::request_id(&bytes[body.prefix.clone()]) } else { None };
-    let allow = match (error, body.raw_end > 0) {
-        (ProxyError::MethodNotAllowed, true) => {
-            match snapshot.routes.find(head.host(bytes), head.path(bytes), head.method_text(bytes)) {
-                Err(NotFound::MethodNotAllowed(route)) => Some(route.allow.as_str()),
-                _ => None,
-            }
-        }
-        _ => None,
-    };
-    let mut answer = Vec::new();
-    let with_body = head.method != Method::Head;
-    respond::Refusal { error, allow, id: id.as_deref(), with_body, keep }.encode(&mut answer);
-    match client.write(core, &answer, snapshot.limits.write_timeout).await {
-        Ok(()) if keep => Outcome::Keep,
-        Ok(()) => Outcome::Close,
-        Err(_) => Outcome::Abort,
     }
 }
 
