@@ -23,7 +23,10 @@ pub fn wall() -> Duration {
 pub struct Tick(pub u32);
 
 /// Length of one tick: the granularity of every deadline.
-pub const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(TICK_MILLIS);
+
+/// As a plain number: arithmetic on durations divides 128-bit integers.
+const TICK_MILLIS: u64 = 100;
 
 impl Tick {
     /// A tick that is never reached: no deadline.
@@ -33,8 +36,9 @@ impl Tick {
     #[must_use]
     pub fn after(self, wait: Duration) -> Self {
         // One tick more: the current one has partly passed already.
-        let ticks = wait.as_millis().div_ceil(TICK.as_millis()).saturating_add(1);
-        Self(self.0.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX - 1)))
+        let millis = wait.as_secs().saturating_mul(1000).saturating_add(wait.subsec_nanos().div_ceil(1_000_000).into());
+        let ticks = millis.div_ceil(TICK_MILLIS).saturating_add(1);
+        Self(self.0.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX)))
     }
 }
 

@@ -54,6 +54,7 @@ refusals! {
     BodyTooLarge = "body_too_large",
     HeadTimeout = "head_timeout",
     BodyTimeout = "body_timeout",
+    IdleTimeout = "idle_timeout",
     WriteTimeout = "write_timeout",
     NoRoute = "no_route",
     SessionUnknown = "session_unknown",

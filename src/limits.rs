@@ -48,12 +48,14 @@ pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 /// Bytes read and dropped after a refusal, so that closing does not destroy the answer on its way.
 pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes a client may send behind a request that is being served before we stop reading, and with it
+/// stop seeing it leave.
+pub const LOOK_AHEAD_BYTES_MAX: usize = 2 * LARGE_BUFFER_BYTES;
+
 /// Connections taken in one turn before other tasks run.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
 
-/// Reads relayed in one turn before other tasks run.
-pub const READS_PER_TURN_MAX: usize = 16;
-
+const _: () = assert!(HEADERS_CEILING <= 256, "a field's place is one byte");
 const _: () = assert!(SMALL_BUFFER_BYTES < LARGE_BUFFER_BYTES);
 const _: () = assert!(BUFFER_HEADROOM_BYTES >= 18, "a chunk size of 16 digits and its CRLF");
 const _: () = assert!(BUFFER_TAILROOM_BYTES >= 7, "CRLF, then the last chunk");

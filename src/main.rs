@@ -1,13 +1,13 @@
 //! The command line: which configuration, what to do with it, and the exit code.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ringway::config::{self, Config, ConfigError, Loaded, process_variable};
-use ringway::control::log;
+use ringway::control::{Resolver, log};
 use ringway::demo;
 use ringway::route;
 use ringway::seam::Snapshot;
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         Command::Demo => run_demo(),
         Command::Check(args) => check(args),
         Command::Routes(args) => routes(args),
-        Command::Version => print(&version()),
+        Command::Version => print(&version()).map_err(Failure::from),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -119,31 +119,37 @@ fn run(args: FileArgs) -> Result<(), Failure> {
         return run_demo();
     };
     let loaded = config::load_with(&path, &process_variable)?;
-    serve(loaded, server::Source::File(path))
+    serve(loaded, server::Source::File(path), |_| String::new())
 }
 
 fn run_demo() -> Result<(), Failure> {
     let servers = demo::start()?;
     let loaded = config::demo(servers.modern, servers.legacy, &process_variable)?;
-    if let Some(listen) = loaded.config.server.listen.first() {
-        print(&servers.curl_lines(&format!("http://{listen}")))?;
-    }
-    serve(loaded, server::Source::Fixed)
+    serve(loaded, server::Source::Fixed, |address| servers.curl_lines(&format!("http://{address}")))
 }
 
-fn serve(loaded: Loaded, source: server::Source) -> Result<(), Failure> {
+/// Serves, and once it does prints what `announce` makes of the first address.
+fn serve(
+    loaded: Loaded,
+    source: server::Source,
+    announce: impl FnOnce(SocketAddr) -> String,
+) -> Result<(), Failure> {
     // Kept to the end, when it writes out what is left.
     let log = log::init();
     for note in loaded.notes {
         warn!(note, "configuration note");
     }
-    Ok(server::run(loaded.config, source, &log)?)
+    let announce = |addresses: &[SocketAddr]| match addresses.first() {
+        Some(address) => print(&announce(*address)),
+        None => Ok(()),
+    };
+    Ok(server::run(loaded.config, source, &log, announce)?)
 }
 
 fn check(args: FileArgs) -> Result<(), Failure> {
     let loaded = load(args)?;
-    compile(&loaded)?;
-    print(&summary(&loaded))
+    let snapshot = compile(&loaded)?;
+    Ok(print(&summary(&loaded, &snapshot))?)
 }
 
 fn routes(args: RoutesArgs) -> Result<(), Failure> {
@@ -155,7 +161,7 @@ fn routes(args: RoutesArgs) -> Result<(), Failure> {
         }
         _ => route::table(&snapshot),
     };
-    print(&text)
+    Ok(print(&text)?)
 }
 
 /// A file that cannot be asked about counts as there: loading it then says why.
@@ -168,22 +174,24 @@ fn load(args: FileArgs) -> Result<Loaded, ConfigError> {
     config::load_with(&path, &process_variable)
 }
 
-/// The snapshot of a configuration, without the addresses of its endpoints.
+/// The snapshot of a configuration, host names resolved.
 fn compile(loaded: &Loaded) -> Result<Snapshot, RunError> {
-    Snapshot::build(&loaded.config, &BTreeMap::new(), None).map_err(RunError::Build)
+    let addresses = Resolver::at_start(&loaded.config).addresses(&loaded.config);
+    Snapshot::build(&loaded.config, &addresses, None).map_err(RunError::Build)
 }
 
-fn summary(loaded: &Loaded) -> String {
+fn summary(loaded: &Loaded, snapshot: &Snapshot) -> String {
     let Config { server, admin, backends, routes, .. } = &loaded.config;
     let endpoints: usize = backends.values().map(|backend| backend.endpoints.len()).sum();
     let addresses: Vec<String> = server.listen.iter().map(ToString::to_string).collect();
+    let addresses_known: usize = snapshot.clusters.iter().map(|cluster| cluster.endpoints.len()).sum();
     let mut lines = vec![
         format!("files      {}", loaded.files.len()),
         format!("listen     {}", addresses.join(", ")),
         format!("admin      {}", admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string())),
         format!("routes     {}", routes.len()),
         format!("backends   {}", backends.len()),
-        format!("endpoints  {endpoints}"),
+        format!("endpoints  {endpoints} at {addresses_known} addresses"),
     ];
     lines.extend(loaded.notes.iter().map(|note| format!("note       {note}")));
     lines.push("ok\n".to_owned());
@@ -212,9 +220,9 @@ fn version() -> String {
 }
 
 /// To standard output; a reader that has left (`| head`) is no failure.
-fn print(text: &str) -> Result<(), Failure> {
+fn print(text: &str) -> io::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
 }

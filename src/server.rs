@@ -28,12 +28,20 @@ pub use driver::available as io_driver_available;
 pub struct Hooks {
     /// Called with the path of each request, on its worker.
     pub request: Option<fn(&[u8])>,
+    /// Called on every tick of every worker, outside of what fences a connection's panics in.
+    pub tick: Option<fn()>,
 }
 
 impl Hooks {
-    pub(crate) fn call(self, path: &[u8]) {
+    pub(crate) fn on_request(self, path: &[u8]) {
         if let Some(hook) = self.request {
             hook(path);
+        }
+    }
+
+    pub(crate) fn on_tick(self) {
+        if let Some(hook) = self.tick {
+            hook();
         }
     }
 }
@@ -75,13 +83,20 @@ impl From<io::Error> for RunError {
     }
 }
 
-/// Serves until a signal says otherwise. The calling thread becomes the control thread.
+/// Serves until a signal says otherwise. The calling thread becomes the control thread. `announce` is
+/// called with the addresses once they are listened on.
 ///
 /// # Errors
 /// When serving cannot begin.
-pub fn run(config: Config, source: Source, log: &control::log::Log) -> Result<(), RunError> {
+pub fn run(
+    config: Config,
+    source: Source,
+    log: &control::log::Log,
+    announce: impl FnOnce(&[SocketAddr]) -> io::Result<()>,
+) -> Result<(), RunError> {
     let signals = Signals::install()?;
     let prepared = prepare(config, source, Hooks::default())?;
+    announce(&prepared.addresses)?;
     let parts = ControlParts { signals: Some(signals), lost_log_lines: Some(log.lost_lines()), ..prepared.parts };
     match control::run(parts)? {
         Exit::Clean | Exit::AtOnce => Ok(()),
@@ -314,6 +329,10 @@ impl Fleet for Workers {
             // A worker that takes no commands has ended, and its successor does not listen there.
             let _ = seat.handle.send(Command::Unlisten(vec![address]));
         }
+    }
+
+    fn release_all(&mut self) {
+        self.listeners.clear();
     }
 
     fn supervise(&mut self) -> Vec<usize> {

@@ -1,7 +1,7 @@
 //! A file's text as a tree in which every value knows its place.
 //!
 //! Reading a value never stops at a fault: it is noted and the key's default, or nothing, stands in.
-//! So one walk finds everything. What a key may hold comes from [`super::reference`].
+//! So one walk finds everything. What a key may hold comes from [`mod@super::reference`].
 
 use std::time::Duration;
 

@@ -34,6 +34,11 @@ pub trait Fleet: Send {
     /// Has every worker stop accepting on a configured address (`Command::Unlisten`).
     fn release(&mut self, address: SocketAddr);
 
+    /// Lets go of every listener, as [`Fleet::release`] does of one, without telling the workers: a
+    /// drain does that. A socket that stayed open here would go on taking connections that nobody
+    /// accepts.
+    fn release_all(&mut self);
+
     /// Starts again every worker that has ended, with the listeners and the snapshot in force, and
     /// gives their numbers; a worker that cannot be started is tried again by the next call. Called
     /// twice a second until a drain begins, and not after.

@@ -1,6 +1,7 @@
 //! The log: JSON lines on stderr, plain text where stderr is a terminal; level from `RUST_LOG`.
 
 use std::io::{IsTerminal, stderr};
+use std::panic::PanicHookInfo;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -38,7 +39,15 @@ pub fn init() -> Log {
     } else {
         log.json().flatten_event(true).with_ansi(false).try_init()
     };
+    std::panic::set_hook(Box::new(report_panic));
     Log { _writer: guard, lost }
+}
+
+/// A panic is a line of the log like any other; what it ends says so by itself.
+fn report_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let place = panic.location().map(ToString::to_string);
+    tracing::error!(place, message, "panic");
 }
 
 impl Log {

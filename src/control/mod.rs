@@ -160,6 +160,7 @@ async fn drain(control: &Control, orders: &Orders) -> Exit {
     control.draining.set(true);
     let timeout = control.config().server.drain_timeout;
     info!(timeout_ms = timeout.as_millis() as u64, "draining");
+    control.fleet.borrow_mut().release_all();
     control.command_all(|| Command::Drain(timeout));
     let deadline = clock::now() + timeout + DRAIN_GRACE;
     loop {

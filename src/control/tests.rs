@@ -69,6 +69,8 @@ impl Fleet for FakeFleet {
         self.note(format!("release {address}"));
     }
 
+    fn release_all(&mut self) {}
+
     fn supervise(&mut self) -> Vec<usize> {
         Vec::new()
     }

@@ -23,6 +23,7 @@ pub enum BodyLength {
 #[derive(Debug)]
 pub struct BodyDecoder {
     state: State,
+    payload_bytes: u64,
     extension_bytes: usize,
     trailer_bytes: usize,
 }
@@ -68,13 +69,19 @@ impl BodyDecoder {
             BodyLength::Chunked => State::Size { value: 0, digits: 0 },
             BodyLength::UntilClose => State::UntilClose,
         };
-        Self { state, extension_bytes: 0, trailer_bytes: 0 }
+        Self { state, payload_bytes: 0, extension_bytes: 0, trailer_bytes: 0 }
     }
 
     /// Whether the body is complete.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Payload so far, without framing.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
     }
 
     /// To be told when the connection ended.
@@ -102,15 +109,20 @@ impl BodyDecoder {
         while at < input.len() {
             match self.state {
                 State::Done => break,
-                State::UntilClose => return Ok((input.len(), at..input.len())),
+                State::UntilClose => {
+                    self.payload_bytes += (input.len() - at) as u64;
+                    return Ok((input.len(), at..input.len()));
+                }
                 State::Fixed { left } => {
                     let (taken, left) = take(left, input.len() - at);
                     self.state = if left == 0 { State::Done } else { State::Fixed { left } };
+                    self.payload_bytes += taken as u64;
                     return Ok((at + taken, at..at + taken));
                 }
                 State::Data { left } => {
                     let (taken, left) = take(left, input.len() - at);
                     self.state = if left == 0 { State::DataReturn } else { State::Data { left } };
+                    self.payload_bytes += taken as u64;
                     return Ok((at + taken, at..at + taken));
                 }
                 framing => {

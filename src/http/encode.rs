@@ -1,8 +1,6 @@
 //! Heads as we write them: fields copied as they came, framing and forwarding always our own.
 
-use std::io::Write;
-
-use super::{FieldKind, RequestHead, ResponseHead};
+use super::{FieldKind, RequestHead, ResponseHead, Version};
 
 /// Framing of the body behind a head we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +24,28 @@ pub enum Persistence {
     Stated,
     /// Closes.
     Close,
+}
+
+impl Persistence {
+    /// What a client of this version is to be told.
+    #[must_use]
+    pub fn of(keep: bool, version: Version) -> Self {
+        match (keep, version) {
+            (false, _) => Self::Close,
+            (true, Version::Http10) => Self::Stated,
+            (true, Version::Http11) => Self::Implied,
+        }
+    }
+
+    /// The field line, if one is needed.
+    #[must_use]
+    pub fn line(self) -> &'static [u8] {
+        match self {
+            Self::Implied => b"",
+            Self::Stated => b"Connection: keep-alive\r\n",
+            Self::Close => b"Connection: close\r\n",
+        }
+    }
 }
 
 /// Where a request goes.
@@ -183,11 +203,7 @@ pub fn response_head(
         }
     }
     frame(out, framing);
-    match persistence {
-        Persistence::Implied => {}
-        Persistence::Stated => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        Persistence::Close => out.extend_from_slice(b"Connection: close\r\n"),
-    }
+    out.extend_from_slice(persistence.line());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -217,6 +233,5 @@ fn frame(out: &mut Vec<u8>, framing: Framing) {
 }
 
 fn decimal(out: &mut Vec<u8>, number: u64) {
-    // Writing into memory does not fail.
-    let _ = write!(out, "{number}");
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

@@ -69,36 +69,40 @@ pub enum FieldKind {
     ContentType,
 }
 
-/// Names by length, so that one comparison decides.
+impl FieldKind {
+    /// How many kinds there are.
+    const COUNT: usize = Self::ContentType as usize + 1;
+}
+
+/// Length and first letter leave one candidate, so that one comparison decides and most fields,
+/// which mean nothing here, need none.
 fn kind_of(name: &[u8]) -> FieldKind {
-    let candidates: &[(&[u8], FieldKind)] = match name.len() {
-        2 => &[(b"te", FieldKind::HopByHop)],
-        4 => &[(b"host", FieldKind::Host)],
-        6 => &[(b"expect", FieldKind::Expect)],
-        7 => &[(b"upgrade", FieldKind::HopByHop), (b"trailer", FieldKind::HopByHop)],
-        8 => &[(b"mcp-name", FieldKind::McpName)],
-        9 => &[(b"forwarded", FieldKind::Forwarded)],
-        10 => &[
-            (b"connection", FieldKind::Connection),
-            (b"mcp-method", FieldKind::McpMethod),
-            (b"keep-alive", FieldKind::HopByHop),
-        ],
-        12 => &[(b"content-type", FieldKind::ContentType)],
-        14 => &[(b"content-length", FieldKind::ContentLength), (b"mcp-session-id", FieldKind::McpSessionId)],
-        15 => &[(b"x-forwarded-for", FieldKind::XForwardedFor)],
-        16 => &[(b"x-forwarded-host", FieldKind::XForwardedHost), (b"proxy-connection", FieldKind::HopByHop)],
-        17 => {
-            &[(b"transfer-encoding", FieldKind::TransferEncoding), (b"x-forwarded-proto", FieldKind::XForwardedProto)]
-        }
-        18 => &[(b"proxy-authenticate", FieldKind::HopByHop)],
-        19 => &[(b"proxy-authorization", FieldKind::HopByHop)],
-        20 => &[(b"mcp-protocol-version", FieldKind::McpProtocolVersion)],
-        _ => &[],
+    let Some(first) = name.first() else { return FieldKind::Other };
+    let (candidate, kind): (&[u8], FieldKind) = match (name.len(), first | 0x20) {
+        (2, b't') => (b"te", FieldKind::HopByHop),
+        (4, b'h') => (b"host", FieldKind::Host),
+        (6, b'e') => (b"expect", FieldKind::Expect),
+        (7, b'u') => (b"upgrade", FieldKind::HopByHop),
+        (7, b't') => (b"trailer", FieldKind::HopByHop),
+        (8, b'm') => (b"mcp-name", FieldKind::McpName),
+        (9, b'f') => (b"forwarded", FieldKind::Forwarded),
+        (10, b'c') => (b"connection", FieldKind::Connection),
+        (10, b'm') => (b"mcp-method", FieldKind::McpMethod),
+        (10, b'k') => (b"keep-alive", FieldKind::HopByHop),
+        (12, b'c') => (b"content-type", FieldKind::ContentType),
+        (14, b'c') => (b"content-length", FieldKind::ContentLength),
+        (14, b'm') => (b"mcp-session-id", FieldKind::McpSessionId),
+        (15, b'x') => (b"x-forwarded-for", FieldKind::XForwardedFor),
+        (16, b'x') => (b"x-forwarded-host", FieldKind::XForwardedHost),
+        (16, b'p') => (b"proxy-connection", FieldKind::HopByHop),
+        (17, b't') => (b"transfer-encoding", FieldKind::TransferEncoding),
+        (17, b'x') => (b"x-forwarded-proto", FieldKind::XForwardedProto),
+        (18, b'p') => (b"proxy-authenticate", FieldKind::HopByHop),
+        (19, b'p') => (b"proxy-authorization", FieldKind::HopByHop),
+        (20, b'm') => (b"mcp-protocol-version", FieldKind::McpProtocolVersion),
+        _ => return FieldKind::Other,
     };
-    candidates
-        .iter()
-        .find(|(candidate, _)| name.eq_ignore_ascii_case(candidate))
-        .map_or(FieldKind::Other, |(_, kind)| *kind)
+    if name.eq_ignore_ascii_case(candidate) { kind } else { FieldKind::Other }
 }
 
 /// One field line.
@@ -116,10 +120,36 @@ pub struct Field {
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) list: Vec<Field>,
+    places: Places,
     close: bool,
     keep_alive: bool,
     content_length: Option<u64>,
     chunked: bool,
+}
+
+/// Where the fields of each kind stand in the list.
+#[derive(Debug)]
+struct Places([Place; FieldKind::COUNT]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// An index; there are fewer than [`crate::limits::HEADERS_CEILING`].
+    At(u8),
+    Several,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self([Place::Nowhere; FieldKind::COUNT])
+    }
+}
+
+impl Places {
+    fn add(&mut self, kind: FieldKind, index: usize) {
+        let place = &mut self.0[kind as usize];
+        *place = if *place == Place::Nowhere { Place::At(index as u8) } else { Place::Several };
+    }
 }
 
 impl Fields {
@@ -131,6 +161,7 @@ impl Fields {
         version_11: bool,
     ) -> Result<(), HttpError> {
         self.list.clear();
+        self.places = Places::default();
         self.close = false;
         self.keep_alive = false;
         self.content_length = None;
@@ -157,6 +188,7 @@ impl Fields {
                 FieldKind::Connection => names_others |= self.read_connection(header.value),
                 _ => {}
             }
+            self.places.add(kind, self.list.len());
             self.list.push(Field {
                 name: Span::of(header.name.as_bytes(), whole),
                 value: Span::of(header.value, whole),
@@ -203,6 +235,7 @@ impl Fields {
                             | FieldKind::Connection
                     );
                     if !framing && field.name.of_buffer(whole).eq_ignore_ascii_case(option) {
+                        self.places.0[field.kind as usize] = Place::Nowhere;
                         field.kind = FieldKind::HopByHop;
                     }
                 }
@@ -212,9 +245,11 @@ impl Fields {
 
     /// The one field of this kind, if there is one.
     pub(super) fn single(&self, kind: FieldKind) -> Result<Option<Span>, HttpError> {
-        let mut found = self.list.iter().filter(|field| field.kind == kind);
-        let first = found.next().map(|field| field.value);
-        if found.next().is_some() { Err(HttpError::DuplicateField) } else { Ok(first) }
+        match self.places.0[kind as usize] {
+            Place::Nowhere => Ok(None),
+            Place::At(index) => Ok(Some(self.list[usize::from(index)].value)),
+            Place::Several => Err(HttpError::DuplicateField),
+        }
     }
 
     /// The first field of this lower-case name.
@@ -246,11 +281,14 @@ impl Fields {
 
 /// Digits only: no sign, no list, no space, no overflow.
 fn parse_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+    if value.is_empty() {
         return None;
     }
-    let text = std::str::from_utf8(value).ok()?;
-    text.parse().ok().filter(|length| *length <= i64::MAX as u64)
+    let length = value.iter().try_fold(0u64, |length, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        length.checked_mul(10)?.checked_add(digit)
+    })?;
+    (length <= i64::MAX as u64).then_some(length)
 }
 
 /// The elements of a comma-separated list, trimmed, empty ones left out.

@@ -191,15 +191,13 @@ impl RequestHead {
         self.scan = Scan::default();
     }
 
-    /// Whether part of a head has been seen.
-    #[must_use]
-    pub fn begun(&self) -> bool {
-        self.scan.next > self.scan.start
-    }
-
     fn read_target(&mut self, target: &[u8], bytes: &[u8]) -> Result<(), HttpError> {
         let host = self.read_host(bytes)?;
         let (authority, path) = split_target(target)?;
+        // RFC 9112 section 3.2.4.
+        if path == b"*" && self.method != Method::Options {
+            return Err(HttpError::Target);
+        }
         if let Some(authority) = authority {
             if host.is_some_and(|host| !host.of_buffer(bytes).eq_ignore_ascii_case(authority)) {
                 return Err(HttpError::HostMismatch);
@@ -466,16 +464,30 @@ fn is_authority(text: &[u8]) -> bool {
 }
 
 /// Whether a path has a segment `.` or `..`, plain or percent-encoded: a prefix route would let it
-/// climb out of the backend's path.
+/// climb out of the backend's path. What a backend may take for a slash ends a segment too.
 fn has_dot_segment(path: &[u8]) -> bool {
-    memchr(b'.', path).or_else(|| memchr(b'%', path)).is_some()
-        && path.split(|byte| *byte == b'/').any(|segment| {
-            let mut rest = segment;
-            let mut dots = 0;
-            while let Some(next) = rest.strip_prefix(b".").or_else(|| strip_prefix_ignoring_case(rest, b"%2e")) {
-                rest = next;
-                dots += 1;
+    if memchr(b'.', path).or_else(|| memchr(b'%', path)).is_none() {
+        return false;
+    }
+    let mut rest = path;
+    let mut dots = None;
+    loop {
+        if let Some(behind) = strip_any(rest, &[b"/", b"\\", b"%2f", b"%5c"]) {
+            if matches!(dots, Some(1 | 2)) {
+                return true;
             }
-            rest.is_empty() && (dots == 1 || dots == 2)
-        })
+            (rest, dots) = (behind, Some(0));
+        } else if let Some(behind) = strip_any(rest, &[b".", b"%2e"]) {
+            (rest, dots) = (behind, dots.map(|count: u32| count + 1));
+        } else if let Some((_, behind)) = rest.split_first() {
+            // A segment with anything else in it is no dot segment.
+            (rest, dots) = (behind, None);
+        } else {
+            return matches!(dots, Some(1 | 2));
+        }
+    }
+}
+
+fn strip_any<'a>(text: &'a [u8], prefixes: &[&[u8]]) -> Option<&'a [u8]> {
+    prefixes.iter().find_map(|prefix| strip_prefix_ignoring_case(text, prefix))
 }

@@ -14,7 +14,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use monoio::net::TcpStream;
 use nix::errno::Errno;
@@ -131,11 +131,15 @@ impl Socket {
         }
     }
 
-    /// Whether the connection is quiet and alive: no byte and no end waits.
+    /// Whether the connection is quiet and alive: neither bytes nor an end have arrived.
+    ///
+    /// Asks the standing wait, and arms it; the wait for the next answer is then armed already. So
+    /// looking costs no system call on a ring, where a peek costs one. What arrives within the
+    /// current turn of the loop shows at the next one; a peek would see it some microseconds earlier,
+    /// and what is still on its way neither of them sees.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        let peeked = recv(self.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
-        peeked == Err(Errno::EAGAIN)
+    pub fn is_quiet(&mut self) -> bool {
+        self.watch.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Writes what the socket takes now.

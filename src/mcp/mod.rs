@@ -1,10 +1,31 @@
-//! The Model Context Protocol as far as the proxy looks at it: the envelope of a JSON-RPC message.
-//! Does no I/O and knows no HTTP. The only user of sonic-rs.
+//! The Model Context Protocol as far as the proxy looks at it: the JSON-RPC envelope of a message,
+//! the headers that mirror it, versions and eras, replies that are shared, the events of a stream.
+//!
+//! Everything here takes slices and gives ranges and verdicts: no I/O, no clock, no HTTP. The only
+//! user of sonic-rs. Specification: modelcontextprotocol.io, 2024-11-05 to 2026-07-28; P-numbers are
+//! those of `docs/conformance.md`.
 
+mod class;
 mod envelope;
+mod error;
+mod headers;
+mod json;
 mod method;
+mod reply;
 mod session;
+mod sse;
+mod version;
 
-pub use envelope::{error_body, request_id};
-pub use method::MethodLabel;
+#[cfg(test)]
+mod random;
+
+pub use class::{Class, Evidence, Verb, classify};
+pub use envelope::{Envelope, Kind, request_id, same_id};
+pub use error::{McpError, error_body, unsupported_version_body};
+pub use headers::{Mirrored, Role, decode_sentinel, encode_sentinel};
+pub use json::Span;
+pub use method::{MethodLabel, NameField};
+pub use reply::{CacheScope, Outcome, Reply};
 pub use session::{Binding, Session, SessionKeys, binding_of};
+pub use sse::{Boundaries, Event, EventReader};
+pub use version::{Era, ProtocolVersion};

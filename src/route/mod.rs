@@ -176,6 +176,22 @@ impl RouteTable {
         None
     }
 
+    /// Methods that routes of this host and path take, for the `Allow` field of a 405: all of them, as
+    /// each may have a route of its own (RFC 9110 section 10.2.1).
+    #[must_use]
+    pub fn allowed(&self, host: &[u8], path: &[u8]) -> Vec<&str> {
+        let mut allowed = Vec::new();
+        for route in &self.routes {
+            for method in &route.methods {
+                let takes = |found: Found<'_, '_>| std::ptr::eq(found.route, route);
+                if !allowed.contains(&method.as_str()) && self.find(host, path, method.as_bytes()).is_ok_and(takes) {
+                    allowed.push(method);
+                }
+            }
+        }
+        allowed
+    }
+
     fn cluster_of(&self, route: &Route, tail: &Tail<'_>) -> Option<usize> {
         match tail.captured {
             Some(name) => self.backends.get(name).copied(),

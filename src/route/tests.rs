@@ -79,4 +79,5 @@ fn methods_choose_between_routes_of_one_path_and_405_names_what_is_taken() {
     assert_eq!(find(&snapshot, "h", "/m", "POST"), "a");
     assert_eq!(find(&snapshot, "h", "/m", "GET"), "b");
     assert_eq!(find(&snapshot, "h", "/m", "PUT"), "405 POST");
+    assert_eq!(snapshot.routes.allowed(b"h", b"/m"), ["POST", "GET"]);
 }

@@ -79,7 +79,8 @@ impl Default for Latency {
 impl Latency {
     /// Counts one; longer than the range counts as its end.
     pub fn record(&mut self, elapsed: Duration) {
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        // Not `as_micros`, which divides 128-bit integers.
+        let micros = elapsed.as_secs().saturating_mul(1_000_000).saturating_add(elapsed.subsec_micros().into());
         self.0.saturating_record(micros.max(1));
     }
 }

@@ -29,16 +29,23 @@ const RING_ENTRIES: u32 = 1024;
 impl Driver {
     /// The best that runs here, found by running it.
     pub(super) fn choose(wanted: IoDriver) -> io::Result<Self> {
-        let rings = [Self::Deferred, Self::Cooperative, Self::Plain];
-        let works = || rings.into_iter().find(|driver| driver.try_out().is_ok());
-        match wanted {
-            IoDriver::Epoll => Ok(Self::Epoll),
-            IoDriver::Auto => Ok(works().unwrap_or(Self::Epoll)),
-            IoDriver::IoUring => works().ok_or_else(|| {
-                let why = Self::Plain.try_out().err().map_or_else(String::new, |error| format!(" ({error})"));
-                io::Error::other(format!("server.io_driver is \"io_uring\" and the kernel does not offer it{why}"))
-            }),
+        if wanted == IoDriver::Epoll {
+            return Ok(Self::Epoll);
         }
+        let rings = [Self::Deferred, Self::Cooperative, Self::Plain];
+        let mut refusal = io::Error::from(io::ErrorKind::Unsupported);
+        for driver in rings {
+            match driver.try_out() {
+                Ok(()) => return Ok(driver),
+                Err(error) => refusal = error,
+            }
+        }
+        if wanted == IoDriver::IoUring {
+            let problem = format!("server.io_driver is \"io_uring\", which the kernel refuses: {refusal}");
+            return Err(io::Error::new(refusal.kind(), problem));
+        }
+        tracing::warn!(error = %refusal, "io_uring is refused here (a seccomp profile?): running on epoll");
+        Ok(Self::Epoll)
     }
 
     pub(super) fn label(self) -> &'static str {

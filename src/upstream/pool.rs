@@ -41,8 +41,8 @@ struct State {
 struct Connection {
     socket: Socket,
     born: Tick,
-    /// When it became idle.
-    since: Tick,
+    /// Set when it becomes idle: how long it may wait for another exchange.
+    use_until: Tick,
     _open: Counted,
 }
 
@@ -140,7 +140,10 @@ impl Upstreams {
                 Err(failure) => {
                     error = failure;
                     state.connect_failures.set(state.connect_failures.get() + 1);
-                    state.cooling_until.set(self.deadlines.now().after(cluster.backend.connect_cooldown));
+                    // Out of descriptors is our own trouble, and no reason to pass an endpoint over.
+                    if failure != UpstreamError::DescriptorsExhausted {
+                        state.cooling_until.set(self.deadlines.now().after(cluster.backend.connect_cooldown));
+                    }
                     tried.push(endpoint.id);
                 }
             }
@@ -156,7 +159,7 @@ impl Upstreams {
         freshness: Freshness,
     ) -> Result<Lease, UpstreamError> {
         let idle = match freshness {
-            Freshness::Any => take_idle(state, backend, self.deadlines.now()),
+            Freshness::Any => take_idle(state, self.deadlines.now()),
             Freshness::New => None,
         };
         let reused = idle.is_some();
@@ -173,7 +176,8 @@ impl Upstreams {
             let socket = connect(endpoint.address, backend.connect_timeout, &self.deadlines).await?;
             self.connects.set(self.connects.get() + 1);
             let born = self.deadlines.now();
-            lease.connection = Some(Connection { socket, born, since: born, _open: Counted::new(&self.open) });
+            let open = Counted::new(&self.open);
+            lease.connection = Some(Connection { socket, born, use_until: Tick::NEVER, _open: open });
         } else {
             self.reused.set(self.reused.get() + 1);
         }
@@ -215,19 +219,18 @@ impl Upstreams {
         x
     }
 
-    /// Closes idle connections that are too old, ended, or lead to endpoints that are gone.
-    pub fn sweep<'a>(&self, clusters: impl Iterator<Item = &'a Arc<Cluster>>) {
+    /// Closes idle connections that have ended or are too old. Looks at endpoints in use only, so
+    /// that a large fleet costs nothing while it is quiet.
+    pub fn sweep(&self) {
         let now = self.deadlines.now();
-        let mut known = AHashSet::new();
-        for cluster in clusters {
-            for endpoint in &cluster.endpoints {
-                known.insert(endpoint.id);
-                if let Some(state) = self.endpoints.borrow().get(&endpoint.id) {
-                    let keep = |idle: &mut Connection| is_fit(idle, &cluster.backend, now) && idle.socket.is_quiet();
-                    state.idle.borrow_mut().retain_mut(keep);
-                }
-            }
+        for state in self.endpoints.borrow().values() {
+            state.idle.borrow_mut().retain_mut(|idle| idle.use_until > now && idle.socket.is_quiet());
         }
+    }
+
+    /// Forgets endpoints that a new snapshot does not have, and closes what led there.
+    pub fn keep_only<'a>(&self, clusters: impl Iterator<Item = &'a Arc<Cluster>>) {
+        let known: AHashSet<_> = clusters.flat_map(|cluster| &cluster.endpoints).map(|endpoint| endpoint.id).collect();
         self.endpoints.borrow_mut().retain(|id, _| known.contains(id));
     }
 
@@ -261,17 +264,13 @@ impl Upstreams {
 
 /// The idle connection used last that is still alive and young enough: the warmest, so that the
 /// others grow old and go.
-fn take_idle(state: &State, backend: &Backend, now: Tick) -> Option<Connection> {
+fn take_idle(state: &State, now: Tick) -> Option<Connection> {
     loop {
-        let connection = state.idle.borrow_mut().pop()?;
-        if is_fit(&connection, backend, now) && connection.socket.is_quiet() {
+        let mut connection = state.idle.borrow_mut().pop()?;
+        if connection.use_until > now && connection.socket.is_quiet() {
             return Some(connection);
         }
     }
-}
-
-fn is_fit(connection: &Connection, backend: &Backend, now: Tick) -> bool {
-    connection.since.after(backend.idle_timeout) > now && connection.born.after(backend.conn_age_max) > now
 }
 
 impl Lease {
@@ -296,10 +295,10 @@ impl Lease {
             return;
         };
         let now = connection.socket.deadline.now();
-        connection.since = now;
+        connection.use_until = now.after(backend.idle_timeout).min(connection.born.after(backend.conn_age_max));
         connection.socket.deadline.clear();
         let mut idle = self.state.idle.borrow_mut();
-        if idle.len() < backend.idle_conns_max && is_fit(&connection, backend, now) {
+        if idle.len() < backend.idle_conns_max && connection.use_until > now && connection.socket.is_quiet() {
             idle.push(connection);
         }
     }

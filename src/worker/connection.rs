@@ -11,6 +11,7 @@ use super::respond;
 use crate::error::{ProxyError, Refusal};
 use crate::http::{Buffer, Socket};
 use crate::limits;
+use crate::mcp::Session;
 
 /// What follows an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,17 @@ pub(super) struct Client {
     pub(super) buffer: Buffer,
     /// The peer's address as text, for `X-Forwarded-For`.
     pub(super) peer: String,
+    /// The session the last request belonged to. Clients keep to one for each connection, so that
+    /// most tokens need not be opened: they are compared.
+    pub(super) session: Option<OpenedSession>,
+}
+
+/// A session token that was opened on this connection.
+pub(super) struct OpenedSession {
+    /// Of the snapshot whose keys opened it.
+    pub(super) generation: u64,
+    pub(super) token: Vec<u8>,
+    pub(super) session: Session,
 }
 
 /// How waiting for a request ended.
@@ -46,7 +58,8 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, _admission: Admission) {
-    let mut client = Client { socket, buffer: Buffer::default(), peer: peer.ip().to_canonical().to_string() };
+    let peer = peer.ip().to_canonical().to_string();
+    let mut client = Client { socket, buffer: Buffer::default(), peer, session: None };
     loop {
         if client.buffer.is_empty() && !wait_idle(&core, &mut client).await {
             return;
@@ -54,7 +67,7 @@ pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, _adm
         let mut heads = core.heads();
         let outcome = match read_head(&core, &mut client, &mut heads).await {
             Next::Head(length) => exchange(&core, &mut client, &mut heads, length).await,
-            Next::Refused(error) => respond::refuse_connection(&core, &mut client, error).await,
+            Next::Refused(error) => respond::refuse_connection(&core, &mut client, error, true).await,
             Next::Ended => Outcome::Abort,
         };
         core.keep_heads(heads);
@@ -96,11 +109,13 @@ async fn read_head(core: &Core, client: &mut Client, heads: &mut Heads) -> Next 
         }
         let read = read_more(core, client, limits.head_bytes_max, std::mem::take(&mut at_once)).await;
         match read {
-            Ok(0) | Err(_) if client.socket.deadline.expired() && !client.buffer.is_empty() => {
-                return Next::Refused(ProxyError::HeadTimeout);
+            Ok(1..) => {}
+            Ok(0) | Err(_) if !client.socket.deadline.expired() => return Next::Ended,
+            Ok(0) | Err(_) if client.buffer.is_empty() => {
+                core.count_refusal(Refusal::IdleTimeout);
+                return Next::Ended;
             }
-            Ok(0) | Err(_) => return Next::Ended,
-            Ok(_) => {}
+            Ok(0) | Err(_) => return Next::Refused(ProxyError::HeadTimeout),
         }
     }
 }
@@ -111,12 +126,8 @@ async fn read_more(core: &Core, client: &mut Client, head_bytes_max: usize, at_o
         client.buffer = core.buffers.small();
     }
     if client.buffer.is_full() {
-        // The decoder has refused a head beyond its limit, so this ends; one byte more than the
-        // limit must fit for it to see that.
-        let capacity = (client.buffer.len() * 2)
-            .max(limits::LARGE_BUFFER_BYTES)
-            .min(2 * head_bytes_max.max(limits::LARGE_BUFFER_BYTES));
-        client.buffer.grow(&core.buffers, capacity);
+        // One byte more than the limit must fit, for the decoder to see that it is passed.
+        client.buffer.grow(&core.buffers, head_bytes_max + 1);
     }
     let read = match at_once {
         true => match client.socket.try_read(client.buffer.space()) {
@@ -131,19 +142,21 @@ async fn read_more(core: &Core, client: &mut Client, head_bytes_max: usize, at_o
 
 impl Client {
     /// Reads what the client sends while its request is being served: the next request, or its end.
-    /// `Ok(false)` when there is no room to look further.
+    /// `Ok(false)` when so much was sent that there is no room to look further; its end shows late
+    /// then.
     pub(super) fn look(&mut self, core: &Core) -> Result<bool, ProxyError> {
         if self.buffer.is_unallocated() {
             self.buffer = core.buffers.small();
         }
         if self.buffer.is_full() {
-            return Ok(false);
+            // A request may fill its buffer to the last byte, and the client's end must still show.
+            self.buffer.grow(&core.buffers, 2 * self.buffer.len());
         }
         match self.socket.try_read(self.buffer.space()) {
             Ok(0) => Err(ProxyError::ClientGone),
             Ok(read) => {
                 self.buffer.advance(read);
-                Ok(!self.buffer.is_full())
+                Ok(self.buffer.len() < limits::LOOK_AHEAD_BYTES_MAX)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
             Err(_) => Err(ProxyError::ClientGone),

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connection::{Client, Outcome};
+use super::connection::{Client, OpenedSession, Outcome};
 use super::core::{Core, Heads, head_limits};
 use super::respond;
 use crate::clock::{self, Tick};
@@ -40,7 +40,8 @@ pub(super) async fn exchange(core: &Core, client: &mut Client, heads: &mut Heads
         Err(error) => {
             record.status = Some(error.status());
             record.count(core);
-            return respond::refuse_connection(core, client, error).await;
+            let with_body = heads.request.method != Method::Head;
+            return respond::refuse_connection(core, client, error, with_body).await;
         }
     };
     let mut exchange = Exchange { core, snapshot: &snapshot, client, heads, body };
@@ -70,37 +71,21 @@ struct Exchange<'a> {
 /// Where a request goes, decided once.
 struct Way<'a> {
     cluster: &'a Cluster,
-    binding: SessionBinding,
+    /// Whether the request is of a version without sessions.
+    modern: bool,
+    /// What a session that begins with the answer is bound to.
+    binding: Binding,
     /// How many bytes at the end of the path a prefix route leaves over.
     rest_length: usize,
-    /// Of a legacy session: where it lives.
-    session: Option<Residence<'a>>,
-    due: Due,
+    /// Of a legacy session: the endpoint where it lives. Its ids are in the client's `session`.
+    residence: Option<&'a Arc<Endpoint>>,
+    /// The deadline of the whole exchange.
+    due: Tick,
 }
 
-/// A legacy session that a request belongs to.
-struct Residence<'a> {
-    endpoint: &'a Arc<Endpoint>,
-    /// The id the client knows.
-    token: Vec<u8>,
-    /// The id the backend knows.
-    upstream_id: Vec<u8>,
-}
-
-/// Deadlines of one exchange that do not move.
-#[derive(Clone, Copy)]
-struct Due {
-    /// Of the answer's first byte.
-    first_byte: Tick,
-    /// Of the whole exchange, unless the answer is a stream of events.
-    whole: Tick,
-}
-
-impl Due {
-    fn of(backend: &Backend, now: Tick) -> Self {
-        let whole = if backend.request_timeout.is_zero() { Tick::NEVER } else { now.after(backend.request_timeout) };
-        Self { first_byte: now.after(backend.first_byte_timeout), whole }
-    }
+/// When the whole exchange is due, unless its answer is a stream of events.
+fn whole_due(backend: &Backend, now: Tick) -> Tick {
+    if backend.request_timeout.is_zero() { Tick::NEVER } else { now.after(backend.request_timeout) }
 }
 
 impl<'a> Exchange<'a> {
@@ -135,26 +120,29 @@ impl<'a> Exchange<'a> {
         };
         record.answered = Some(clock::now());
         record.status = Some(self.heads.answer.status);
-        Ok(self.relay_answer(&way, lease, buffer, answer_length).await)
+        self.relay_answer(&way, lease, buffer, answer_length, record).await
     }
 
     /// Route, cluster, and for a legacy session the endpoint that holds it.
-    fn find_way(&self, record: &mut Record) -> Result<Way<'a>, ProxyError> {
+    fn find_way(&mut self, record: &mut Record) -> Result<Way<'a>, ProxyError> {
         let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
         let path = head.path(bytes);
-        self.core.hooks.call(path);
-        let session_id = head.session_id(bytes).filter(|_| !self.is_modern());
+        self.core.hooks.on_request(path);
+        let modern = self.is_modern();
+        let in_session = head.session_id(bytes).is_some() && !modern;
         let found = match self.snapshot.routes.find(head.host(bytes), path, head.method_text(bytes)) {
-            Err(NotFound::NoRoute) if session_id.is_some() => return Err(ProxyError::NoRouteInSession),
+            Err(NotFound::NoRoute) if in_session => return Err(ProxyError::NoRouteInSession),
             found => found?,
         };
         let cluster = self.snapshot.clusters.at(found.cluster);
         record.route = found.route.label;
         record.backend = cluster.label;
-        let binding = found.route.session_binding;
-        let session = session_id.map(|token| self.find_session(cluster, binding, token)).transpose()?;
-        let due = Due::of(&cluster.backend, self.core.deadlines.now());
-        Ok(Way { cluster, binding, rest_length: found.rest.len(), session, due })
+        let rest_length = found.rest.len();
+        // Read now: when the answer comes, the head's bytes may have made room for the body's.
+        let binding = if modern { Binding::default() } else { self.binding(found.route.session_binding) };
+        let residence = if in_session { Some(self.find_residence(cluster, binding)?) } else { None };
+        let due = whole_due(&cluster.backend, self.core.deadlines.now());
+        Ok(Way { cluster, modern, binding, rest_length, residence, due })
     }
 
     /// From 2026-07-28 on there are no sessions: an id on such a request means nothing.
@@ -163,22 +151,33 @@ impl<'a> Exchange<'a> {
         version.is_some_and(|version| version >= FIRST_MODERN_VERSION)
     }
 
-    /// The session a token names, if it is one and this request may use it.
-    fn find_session(
-        &self,
+    /// Where the request's session lives, if its token is one and this request may use it.
+    fn find_residence(
+        &mut self,
         cluster: &'a Cluster,
-        binding: SessionBinding,
-        token: &[u8],
-    ) -> Result<Residence<'a>, ProxyError> {
-        let session = self.snapshot.sessions.open(token).ok_or(ProxyError::SessionUnknown)?;
+        binding: Binding,
+    ) -> Result<&'a Arc<Endpoint>, ProxyError> {
+        let token = self.heads.request.session_id(self.client.buffer.filled()).unwrap_or_default();
+        let generation = self.snapshot.generation;
+        let known = |opened: &OpenedSession| opened.generation == generation && opened.token == token;
+        if !self.client.session.as_ref().is_some_and(known) {
+            let session = self.snapshot.sessions.open(token).ok_or(ProxyError::SessionUnknown)?;
+            self.client.session = Some(OpenedSession { generation, token: token.to_vec(), session });
+        }
+        let opened = self.client.session.as_ref().ok_or(ProxyError::SessionUnknown)?;
+        let session = &opened.session;
         let age_max = self.snapshot.session_age_max;
-        let age_minutes = minutes_now().saturating_sub(session.issued_minutes);
-        let too_old = !age_max.is_zero() && u64::from(age_minutes) * 60 > age_max.as_secs();
-        if too_old || session.binding != self.binding(binding) {
+        let too_old = !age_max.is_zero()
+            && u64::from(minutes_now().saturating_sub(session.issued_minutes)) * 60 > age_max.as_secs();
+        if too_old || session.binding != binding {
             return Err(ProxyError::SessionUnknown);
         }
-        let endpoint = cluster.by_identity(session.endpoint).ok_or(ProxyError::SessionUnknown)?;
-        Ok(Residence { endpoint, token: token.to_vec(), upstream_id: session.upstream_id })
+        cluster.by_identity(session.endpoint).ok_or(ProxyError::SessionUnknown)
+    }
+
+    /// The session this request belongs to.
+    fn session(&self, way: &Way<'_>) -> Option<&OpenedSession> {
+        self.client.session.as_ref().filter(|_| way.residence.is_some())
     }
 
     /// What a session of this request is bound to.
@@ -191,15 +190,15 @@ impl<'a> Exchange<'a> {
     }
 
     async fn lease(&self, way: &Way<'_>, freshness: Freshness) -> Result<Lease, UpstreamError> {
-        match &way.session {
-            Some(session) => self.core.upstreams.lease_pinned(session.endpoint, &way.cluster.backend, freshness).await,
+        match way.residence {
+            Some(endpoint) => self.core.upstreams.lease_pinned(endpoint, &way.cluster.backend, freshness).await,
             None => self.core.upstreams.lease(way.cluster, freshness).await,
         }
     }
 
     /// Sends head and body, or as much as the backend takes before it answers.
     async fn send(&mut self, way: &Way<'_>, lease: &mut Lease) -> Result<(), ProxyError> {
-        lease.socket().deadline.set(way.due.first_byte.min(way.due.whole));
+        lease.socket().deadline.set(self.core.deadlines.now().after(self.snapshot.limits.write_timeout).min(way.due));
         if self.heads.request.expect_continue && !self.body.is_whole() {
             let timeout = self.snapshot.limits.write_timeout;
             self.client.write(self.core, b"HTTP/1.1 100 Continue\r\n\r\n", timeout).await?;
@@ -235,7 +234,7 @@ impl<'a> Exchange<'a> {
         let target = Target { authority: &endpoint.authority, path: base, rest };
         let forwarded = Forwarded { peer: &self.client.peer, trusted_hops: self.snapshot.trusted_hops };
         let session =
-            way.session.as_ref().map_or(SessionField::Keep, |session| SessionField::Replace(&session.upstream_id));
+            self.session(way).map_or(SessionField::Keep, |opened| SessionField::Replace(&opened.session.upstream_id));
         http::request_head(out, head, bytes, &target, &forwarded, session, self.body.framing);
         let payload = &bytes[self.body.prefix.clone()];
         if self.body.framing == Framing::Chunked && !payload.is_empty() {
@@ -255,6 +254,8 @@ impl<'a> Exchange<'a> {
         while !self.body.is_whole() {
             let timeout = self.snapshot.limits.body_timeout;
             self.client.socket.deadline.set_read(self.core.deadlines.now().after(timeout));
+            // Until the client has sent something the backend owes us nothing.
+            lease.socket().deadline.set(way.due);
             let side = next_readable(lease.socket(), &mut self.client.socket, true).await;
             if side.map_err(|_| ProxyError::ClientGone)? == Side::Upstream {
                 break;
@@ -276,7 +277,7 @@ impl<'a> Exchange<'a> {
             // A client that sends as fast as it may must not be cut for a backend that reads slowly.
             self.client.socket.deadline.clear();
             let timeout = self.snapshot.limits.write_timeout;
-            lease.socket().deadline.set(self.core.deadlines.now().after(timeout).min(way.due.whole));
+            lease.socket().deadline.set(self.core.deadlines.now().after(timeout).min(way.due));
             let sent = write_upstream(lease, buffer.filled()).await;
             self.core.buffers.give(buffer);
             if sent == Sent::Answered {
@@ -289,9 +290,7 @@ impl<'a> Exchange<'a> {
 
     /// Decodes what was read of a request body and frames it for the backend.
     fn take_payload(&mut self, buffer: &mut Buffer) -> Result<Vec<u8>, ProxyError> {
-        // Framing is counted with the payload here: it is ours, bounded, and errs to the safe side.
         let extra = reframe(buffer, &mut self.body.decoder, self.body.framing)?;
-        self.body.payload_bytes += buffer.len() as u64;
         self.core.stats.borrow_mut().request_body_bytes += buffer.len() as u64;
         self.body.check_size(&self.snapshot.limits)?;
         Ok(extra)
@@ -303,7 +302,8 @@ impl<'a> Exchange<'a> {
         let mut buffer = Buffer::default();
         let mut interim = 0;
         let mut watched = true;
-        lease.socket().deadline.set(way.due.first_byte.min(way.due.whole));
+        let first_byte = self.core.deadlines.now().after(way.cluster.backend.first_byte_timeout);
+        lease.socket().deadline.set(first_byte.min(way.due));
         loop {
             let side = next_readable(lease.socket(), &mut self.client.socket, watched).await;
             if side.map_err(|_| UpstreamError::Closed)? == Side::Downstream {
@@ -317,7 +317,10 @@ impl<'a> Exchange<'a> {
             }
             match lease.socket().try_read(buffer.space()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Ok(0) | Err(_) => return Err(end_of(lease, way.due).into()),
+                Ok(0) | Err(_) => {
+                    let began = interim > 0 || !buffer.is_empty();
+                    return Err(end_of(lease, way.due, began).into());
+                }
                 Ok(read) => buffer.advance(read),
             }
             let answer = &mut self.heads.answer;
@@ -336,29 +339,26 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Relays an answer whose head lies at the front of `buffer`.
+    /// Relays an answer whose head lies at the front of `buffer`. An error: nothing has gone out yet.
     async fn relay_answer(
         &mut self,
         way: &Way<'_>,
         mut lease: Lease,
         mut buffer: Buffer,
         head_length: usize,
-    ) -> Outcome {
+        record: &mut Record,
+    ) -> Result<Outcome, ProxyError> {
         let core = self.core;
         let (head, answer) = (&self.heads.request, &self.heads.answer);
         let length = answer.body_for(head.method);
         let framing = framing_for(head, answer, length);
         let keep = head.keep_alive && self.body.is_whole() && framing != Framing::UntilClose && !core.draining.get();
-        let persistence = match (keep, head.version) {
-            (false, _) => Persistence::Close,
-            (true, Version::Http10) => Persistence::Stated,
-            (true, Version::Http11) => Persistence::Implied,
-        };
+        let persistence = Persistence::of(keep, head.version);
         let is_stream = answer.is_event_stream(buffer.filled());
         let _stream = is_stream.then(|| core.count_stream());
         let wait = AnswerWait {
             idle: way.cluster.backend.stream_idle_timeout,
-            whole: if is_stream { Tick::NEVER } else { way.due.whole },
+            whole: if is_stream { Tick::NEVER } else { way.due },
             write: self.snapshot.limits.write_timeout,
         };
         let token = self.session_for_client(way, &lease, answer.session_id(buffer.filled()));
@@ -368,25 +368,28 @@ impl<'a> Exchange<'a> {
             out.clear();
             http::response_head(&mut out, answer, buffer.filled(), token.field(), framing, persistence);
             buffer.consume(head_length);
-            let Ok(extra) = reframe(&mut buffer, &mut decoder, framing) else {
-                core.count_refusal(Refusal::UpstreamMalformed);
-                return Outcome::Abort;
-            };
+            let extra = reframe(&mut buffer, &mut decoder, framing).map_err(UpstreamError::Malformed)?;
             if !extra.is_empty() {
                 // Bytes nobody asked for: this connection can not be trusted with another exchange.
                 lease.poison();
             }
+            core.stats.borrow_mut().response_body_bytes += buffer.len() as u64;
             if buffer.prepend(&out) { Vec::new() } else { out.clone() }
         };
-        core.stats.borrow_mut().response_body_bytes += buffer.len() as u64;
+        // While the client does not read, the backend is not read either, and owes us nothing.
+        lease.socket().deadline.set(wait.whole);
         if self.client.write(core, &split_head, wait.write).await.is_err()
             || self.client.write(core, buffer.filled(), wait.write).await.is_err()
         {
-            return leave(core, &mut lease);
+            return Ok(leave(core, &mut lease));
         }
         core.buffers.give(buffer);
-        if let Err(outcome) = stream_answer(core, self.client, &mut lease, &mut decoder, framing, wait).await {
-            return outcome;
+        if !decoder.is_done() {
+            record.relayed = Some(clock::now());
+            self.let_go_of_request();
+            if let Err(outcome) = stream_answer(core, self.client, &mut lease, &mut decoder, framing, wait).await {
+                return Ok(outcome);
+            }
         }
         if self.heads.answer.keep_alive
             && length != BodyLength::UntilClose
@@ -395,25 +398,36 @@ impl<'a> Exchange<'a> {
         {
             lease.release(&way.cluster.backend);
         }
-        if keep { Outcome::Keep } else { Outcome::Close }
+        Ok(if keep { Outcome::Keep } else { Outcome::Close })
+    }
+
+    /// A stream may last for hours: the request it answers needs no memory any more, unless the client
+    /// has sent something behind it.
+    fn let_go_of_request(&mut self) {
+        if self.client.buffer.len() == self.body.raw_end {
+            self.core.buffers.give(std::mem::take(&mut self.client.buffer));
+            self.body.raw_end = 0;
+        }
     }
 
     /// The session id that the client is to see in place of the backend's.
-    fn session_for_client<'w>(&self, way: &'w Way<'_>, lease: &Lease, upstream_id: Option<&[u8]>) -> ClientSession<'w> {
-        let Some(upstream_id) = upstream_id else { return ClientSession::None };
-        if let Some(session) = &way.session
-            && session.upstream_id == upstream_id
+    fn session_for_client(&self, way: &Way<'_>, lease: &Lease, upstream_id: Option<&[u8]>) -> ClientSession<'_> {
+        let Some(upstream_id) = upstream_id else {
+            return ClientSession::None;
+        };
+        if let Some(opened) = self.session(way)
+            && opened.session.upstream_id == upstream_id
         {
-            return ClientSession::Same(&session.token);
+            return ClientSession::Same(&opened.token);
         }
         // A modern client knows no sessions; one too long to be sealed would end in a broken head.
-        if self.is_modern() || upstream_id.len() > limits::SESSION_ID_BYTES_MAX {
+        if way.modern || upstream_id.len() > limits::SESSION_ID_BYTES_MAX {
             return ClientSession::None;
         }
         let session = Session {
             endpoint: lease.endpoint.identity,
             issued_minutes: minutes_now(),
-            binding: self.binding(way.binding),
+            binding: way.binding,
             upstream_id: upstream_id.to_vec(),
         };
         ClientSession::New(self.snapshot.sessions.seal(&session, self.core.nonce()))
@@ -428,22 +442,23 @@ impl<'a> Exchange<'a> {
         }
         record.status = Some(error.status());
         let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
-        let keep = head.keep_alive && self.body.is_whole() && !core.draining.get();
+        // What came behind a body that is too large was not looked at.
+        let usable = self.body.is_whole() && error != ProxyError::BodyTooLarge;
+        let keep = head.keep_alive && usable && !core.draining.get();
         // A body that was streamed is gone, and its id and the head's text with it.
         let at_hand = self.body.raw_end > 0;
         let id = (at_hand && self.body.is_whole()).then(|| mcp::request_id(&bytes[self.body.prefix.clone()])).flatten();
-        let allow = match error {
-            ProxyError::MethodNotAllowed => {
-                match self.snapshot.routes.find(head.host(bytes), head.path(bytes), head.method_text(bytes)) {
-                    Err(NotFound::MethodNotAllowed(route)) => Some(route.allow.as_str()),
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
+        let allow = (error == ProxyError::MethodNotAllowed)
+            .then(|| self.snapshot.routes.allowed(head.host(bytes), head.path(bytes)).join(", "));
         let mut answer = Vec::new();
-        let with_body = head.method != Method::Head;
-        respond::Refusal { error, allow, id: id.as_deref(), with_body, keep }.encode(&mut answer);
+        let refusal = respond::Refusal {
+            error,
+            allow: allow.as_deref(),
+            id: id.as_deref(),
+            with_body: head.method != Method::Head,
+            persistence: Persistence::of(keep, head.version),
+        };
+        refusal.encode(&mut answer);
         match self.client.write(core, &answer, self.snapshot.limits.write_timeout).await {
             Ok(()) if keep => Outcome::Keep,
             Ok(()) => Outcome::Close,
@@ -483,7 +498,6 @@ struct RequestBody {
     /// Where the bytes of this request end in the client's buffer.
     raw_end: usize,
     framing: Framing,
-    payload_bytes: u64,
     /// Whether any byte went to a backend.
     sent: bool,
 }
@@ -517,13 +531,13 @@ impl RequestBody {
             _ if matches!(head.method, Method::Post | Method::Put | Method::Patch) => Framing::Length(0),
             _ => Framing::None,
         };
-        let body = Self { decoder, payload_bytes: prefix.len() as u64, prefix, raw_end, framing, sent: false };
+        let body = Self { decoder, prefix, raw_end, framing, sent: false };
         body.check_size(limits)?;
         Ok(body)
     }
 
     fn check_size(&self, limits: &Limits) -> Result<(), ProxyError> {
-        if self.payload_bytes > limits.body_bytes_max { Err(ProxyError::BodyTooLarge) } else { Ok(()) }
+        if self.decoder.payload_bytes() > limits.body_bytes_max { Err(ProxyError::BodyTooLarge) } else { Ok(()) }
     }
 
     fn is_whole(&self) -> bool {
@@ -532,7 +546,8 @@ impl RequestBody {
 
     /// Whether sending the request a second time cannot make it run twice.
     fn may_repeat(&self, method: Method) -> bool {
-        !self.sent || (method.is_idempotent() && self.is_whole() && self.payload_bytes == self.prefix.len() as u64)
+        // A body that was streamed is not there any more.
+        !self.sent || (method.is_idempotent() && self.is_whole() && self.raw_end > 0)
     }
 }
 
@@ -545,27 +560,34 @@ enum Sent {
 }
 
 async fn write_upstream(lease: &mut Lease, mut bytes: &[u8]) -> Sent {
-    let socket = lease.socket();
     while !bytes.is_empty() {
-        match socket.try_write(bytes) {
-            Ok(taken) => bytes = &bytes[taken..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if !socket.writable_unless_readable().await.unwrap_or(false) {
-                    return Sent::Answered;
-                }
+        let writable = match lease.socket().try_write(bytes) {
+            Ok(taken) => {
+                bytes = &bytes[taken..];
+                true
             }
-            Err(_) => return Sent::Answered,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                lease.socket().writable_unless_readable().await.unwrap_or(false)
+            }
+            Err(_) => false,
+        };
+        if !writable {
+            // The backend still waits for the rest, and would take the next request for it.
+            lease.poison();
+            return Sent::Answered;
         }
     }
     Sent::All
 }
 
-/// Why a backend's connection ended before its answer began.
-fn end_of(lease: &mut Lease, due: Due) -> UpstreamError {
+/// Why a backend's connection ended before the head of its answer was complete. If the answer `began`,
+/// the request has reached somebody and must not be repeated.
+fn end_of(lease: &mut Lease, due: Tick, began: bool) -> UpstreamError {
     let deadline = &lease.socket().deadline;
     match deadline.expired() {
-        true if due.whole <= deadline.now() => UpstreamError::RequestTimeout,
+        true if due <= deadline.now() => UpstreamError::RequestTimeout,
         true => UpstreamError::FirstByteTimeout,
+        false if began => UpstreamError::Malformed(HttpError::Truncated),
         false => UpstreamError::Closed,
     }
 }
@@ -666,6 +688,8 @@ struct Record {
     started: Instant,
     sent: Option<Instant>,
     answered: Option<Instant>,
+    /// When the answer's beginning was written, if more of it came later.
+    relayed: Option<Instant>,
     route: Label,
     backend: Label,
     method: MethodLabel,
@@ -680,6 +704,7 @@ impl Record {
             started: clock::now(),
             sent: None,
             answered: None,
+            relayed: None,
             route: Label::NONE,
             backend: Label::NONE,
             method: MethodLabel::of(method),
@@ -698,7 +723,8 @@ impl Record {
         if let (Some(sent), Some(answered)) = (self.sent, self.answered) {
             let upstream = answered.duration_since(sent);
             stats.upstream_duration.record(upstream);
-            stats.overhead.record(sent.duration_since(self.started) + ended.duration_since(answered));
+let relayed = self.relayed.unwrap_or(ended);
+            stats.overhead.record(sent.duration_since(self.started) + relayed.duration_since(answered));
         }
     }
 }

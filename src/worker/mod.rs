@@ -13,13 +13,14 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use ahash::AHashMap;
 use monoio::net::UnixStream;
+use monoio::task::JoinHandle;
 
 use self::core::Core;
 use crate::clock::{TICK, Tick};
@@ -56,13 +57,16 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     monoio::spawn(tick(Rc::clone(&core)));
     let wake = start.mailbox.wake.take().ok_or_else(|| io::Error::other("the mailbox was taken"))?;
     let wake = UnixStream::from_std(wake)?;
+    let mut drain = None;
     loop {
-        wait_for_mail(&wake).await?;
+        if wait_for_mail(&wake, &mut drain).await?.is_none() {
+            return Ok(());
+        }
         start.mailbox.rearm();
         while let Some(command) = start.mailbox.take() {
             match command {
-                // Requests look for the newest snapshot themselves; this is for the idle worker.
-                Command::Refresh => drop(core.snapshot()),
+                // Requests find the newest snapshot themselves; this lets go of what it lacks.
+                Command::Refresh => core.upstreams.keep_only(core.snapshot().clusters.iter()),
                 Command::Listen(listeners) => {
                     for (address, listener) in listeners {
                         if let Err(error) = acceptors.add(address, listener) {
@@ -73,9 +77,10 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
                 Command::Unlisten(addresses) => addresses.iter().for_each(|address| acceptors.remove(*address)),
                 // A scrape that gave up waiting has dropped its end.
                 Command::Stats(reply) => drop(reply.send(core.report())),
+                // Beside the mail: what a worker counts can be asked for to its end.
                 Command::Drain(timeout) => {
-                    drain(&core, &mut acceptors, timeout).await;
-                    return Ok(());
+                    core.draining.set(true);
+                    drain = Some(monoio::spawn(drained(Rc::clone(&core), acceptors.remove_all(), timeout)));
                 }
             }
         }
@@ -92,16 +97,25 @@ impl Drop for EndAll {
     }
 }
 
-/// Waits for a wake-up and takes all that came.
-async fn wait_for_mail(wake: &UnixStream) -> io::Result<()> {
+/// Waits for a wake-up and takes all that came. `None`: the drain, if one runs, has ended.
+async fn wait_for_mail(wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) -> io::Result<Option<()>> {
     use std::os::fd::AsRawFd;
 
-    wake.readable(false).await?;
+    let mut readable = pin!(wake.readable(false));
+    let rung = poll_fn(|cx| {
+        if drain.as_mut().is_some_and(|drain| pin!(drain).poll(cx).is_ready()) {
+            return Poll::Ready(Ok(None));
+        }
+        readable.as_mut().poll(cx).map_ok(Some)
+    });
+    if rung.await?.is_none() {
+        return Ok(None);
+    }
     let mut bytes = [0; 64];
     let flags = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
     match nix::sys::socket::recv(wake.as_raw_fd(), &mut bytes, flags) {
         Ok(0) => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
-        _ => Ok(()),
+        _ => Ok(Some(())),
     }
 }
 
@@ -110,27 +124,31 @@ async fn tick(core: Rc<Core>) {
     let mut swept = 0;
     loop {
         monoio::time::sleep(TICK).await;
+        core.hooks.on_tick();
         // By the clock and not by counting: a worker that was busy must not stretch its deadlines.
         let ticks = core.age().as_millis() / TICK.as_millis();
         let now = Tick(u32::try_from(ticks).unwrap_or(u32::MAX - 1));
         core.deadlines.advance(now);
         if now.0 >= swept + SWEEP_TICKS {
             swept = now.0;
-            core.upstreams.sweep(core.snapshot().clusters.iter());
+            core.upstreams.sweep();
         }
     }
 }
 
-/// Stops accepting, lets exchanges finish, ends what is left at `timeout`.
-async fn drain(core: &Rc<Core>, acceptors: &mut Acceptors, timeout: Duration) {
-    core.draining.set(true);
-    acceptors.remove_all();
-    core.deadlines.end_idle();
+/// Lets exchanges finish and `listeners` go, for no longer than `timeout`.
+async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Duration) {
     core.upstreams.clear();
     let end = core.deadlines.now().after(timeout);
-    while core.connections.get() > 0 && core.deadlines.now() < end {
-        monoio::time::sleep(DRAIN_LOOK).await;
+    loop {
         core.deadlines.end_idle();
+        let is_over = core.connections.get() == 0 && listeners.iter().all(|listener| listener.strong_count() == 0);
+        // Also when it is over: the runtime closes descriptors a turn late and, ended, not at all. A
+        // listening socket left open would go on taking connections that nobody accepts.
+        monoio::time::sleep(DRAIN_LOOK).await;
+        if is_over || core.deadlines.now() >= end {
+            return;
+        }
     }
 }
 
@@ -184,9 +202,12 @@ impl Acceptors {
         }
     }
 
-    fn remove_all(&mut self) {
+    /// Gives the listeners, which go when their accepting tasks have ended.
+    fn remove_all(&mut self) -> Vec<Weak<Listener>> {
+        let listeners = self.running.values().map(|acceptor| Rc::downgrade(&acceptor.listener)).collect();
         let addresses: Vec<_> = self.running.keys().copied().collect();
         addresses.into_iter().for_each(|address| self.remove(address));
+        listeners
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use super::connection::{Client, Outcome};
 use super::core::Core;
 use crate::error::ProxyError;
+use crate::http::Persistence;
 use crate::mcp;
 
 /// An answer of our own, to be sent.
@@ -16,7 +17,7 @@ pub(super) struct Refusal<'a> {
     pub(super) id: Option<&'a [u8]>,
     /// Whether a body may follow the head: not in answer to HEAD.
     pub(super) with_body: bool,
-    pub(super) keep: bool,
+    pub(super) persistence: Persistence,
 }
 
 impl Refusal<'_> {
@@ -32,9 +33,7 @@ impl Refusal<'_> {
         if let Some(seconds) = self.error.retry_after() {
             let _ = write!(out, "Retry-After: {seconds}\r\n");
         }
-        if !self.keep {
-            out.extend_from_slice(b"Connection: close\r\n");
-        }
+        out.extend_from_slice(self.persistence.line());
         let _ = write!(out, "Content-Length: {}\r\n\r\n", body.len());
         if self.with_body {
             out.extend_from_slice(&body);
@@ -43,10 +42,16 @@ impl Refusal<'_> {
 }
 
 /// Refuses bytes that are no request: one answer, then the connection ends.
-pub(super) async fn refuse_connection(core: &Core, client: &mut Client, error: ProxyError) -> Outcome {
+pub(super) async fn refuse_connection(
+    core: &Core,
+    client: &mut Client,
+    error: ProxyError,
+    with_body: bool,
+) -> Outcome {
     core.count_refusal(error.refusal());
     let mut answer = Vec::new();
-    Refusal { error, allow: None, id: None, with_body: true, keep: false }.encode(&mut answer);
+    let persistence = Persistence::Close;
+    Refusal { error, allow: None, id: None, with_body, persistence }.encode(&mut answer);
     let timeout = core.snapshot().limits.write_timeout;
     match client.write(core, &answer, timeout).await {
         Ok(()) => Outcome::Close,

@@ -119,6 +119,7 @@ fn another_value(kind: &Kind, key: &str) -> String {
         (Kind::Number { default, min, max, .. }, _) => if default == max { min } else { max }.to_string(),
         (Kind::Choice { names, .. }, _) => format!("\"{}\"", names()[1]),
         (Kind::Text { .. }, "admin.listen") => "\"off\"".into(),
+        (Kind::List { .. }, "sessions.keys") => "[\"a-secret-of-enough-bytes\"]".into(),
         (Kind::Text { .. }, "admin.token") => format!("\"{TOKEN}\""),
         (Kind::Text { example, .. }, _) => format!("\"{example}\""),
         (Kind::List { example, .. }, _) => format!("[\"{example}\"]"),

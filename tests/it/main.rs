@@ -3,6 +3,22 @@
 //! One file per behaviour. `RINGWAY_TEST_WORKERS` (default 2) and `RINGWAY_IO_DRIVER` choose what
 //! they run on; `scripts/test` runs them on 1, 2 and 4 workers and on both drivers.
 
+mod admin;
 mod config;
+mod deadlines;
+mod drain;
+mod hangup;
+mod layout;
+mod limits;
+mod pool;
+mod process;
 mod relay;
+mod reload;
+mod request_framing;
+mod response_framing;
+mod retry;
+mod routing;
+mod sessions;
+mod streaming;
 mod support;
+mod workers;

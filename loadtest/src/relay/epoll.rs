@@ -12,7 +12,7 @@ use anyhow::Result;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
-use super::{second_leg, BUFFER_BYTES};
+use super::{BUFFER_BYTES, second_leg};
 
 const LISTENER: u64 = u64::MAX;
 const EVENTS_MAX: usize = 1024;
@@ -49,7 +49,9 @@ pub(super) fn run(listener: &TcpListener, upstream: SocketAddr) -> Result<()> {
                 continue;
             }
             let (slot, leg) = ((token >> 1) as usize, (token & 1) as usize);
-            let Some(pair) = &mut pairs[slot] else { continue };
+            let Some(pair) = &mut pairs[slot] else {
+                continue;
+            };
             if pair.on_event(leg, event.flags, &mut buffer).is_err() || pair.ended == [true; 2] {
                 pairs[slot] = None;
                 freed_now.push(slot);
@@ -73,7 +75,9 @@ fn accept_all(
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let Ok(backend) = second_leg(&client, upstream) else { continue };
+        let Ok(backend) = second_leg(&client, upstream) else {
+            continue;
+        };
         client.set_nonblocking(true)?;
         backend.set_nonblocking(true)?;
 

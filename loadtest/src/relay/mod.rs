@@ -39,6 +39,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Relays until the process is ended.
 pub fn run(args: &RelayArgs) -> Result<()> {
     let listener = TcpListener::bind(args.listen).with_context(|| format!("listen on {}", args.listen))?;
+    println!("listening on {}", listener.local_addr()?);
     match args.driver {
         Driver::Epoll => epoll::run(&listener, args.upstream),
         Driver::IoUring => uring::run(&listener, args.upstream),

@@ -15,9 +15,9 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 use anyhow::{Context, Result};
 use io_uring::squeue::{Entry, Flags};
-use io_uring::{opcode, types::Fd, IoUring};
+use io_uring::{IoUring, opcode, types::Fd};
 
-use super::{second_leg, BUFFER_BYTES};
+use super::{BUFFER_BYTES, second_leg};
 
 const RING_ENTRIES: u32 = 4096;
 /// Token of the accept; others are slot << 2 | direction << 1 | is-send.
@@ -33,9 +33,11 @@ struct Pair {
 }
 
 pub(super) fn run(listener: &TcpListener, upstream: SocketAddr) -> Result<()> {
-    let mut ring = build_ring().context("io_uring is not available here")?;
+    let mut ring =
+        build_ring().context("io_uring is not available here; a bench can leave this relay out with --peers")?;
     let mut pairs: Vec<Option<Pair>> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
+    let mut completions: Vec<(u64, i32)> = Vec::new();
     push(&mut ring, &[accept(listener)])?;
     loop {
         match ring.submit_and_wait(1) {
@@ -43,22 +45,23 @@ pub(super) fn run(listener: &TcpListener, upstream: SocketAddr) -> Result<()> {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) => {}
             Err(error) => return Err(error.into()),
         }
-        // One at a time: pushing to the submission queue needs the ring again.
-        while let Some(done) = { ring.completion().next() } {
-            let (token, result) = (done.user_data(), done.result());
+        // Taken out first: what follows pushes to the same ring.
+        completions.extend(ring.completion().map(|done| (done.user_data(), done.result())));
+        for (token, result) in completions.drain(..) {
             if token == ACCEPT {
-                if result >= 0 {
-                    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
-                    let client = unsafe { TcpStream::from_raw_fd(result) };
-                    if let Ok(backend) = second_leg(&client, upstream) {
-                        let slot = free.pop().unwrap_or_else(|| {
-                            pairs.push(None);
-                            pairs.len() - 1
-                        });
-                        let pair = pairs[slot].insert(Pair::new(client, backend));
-                        for direction in [0, 1] {
-                            push(&mut ring, &[pair.receive(slot, direction)])?;
-                        }
+                if result < 0 {
+                    return Err(io::Error::from_raw_os_error(-result)).context("accept");
+                }
+                // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+                let client = unsafe { TcpStream::from_raw_fd(result) };
+                if let Ok(backend) = second_leg(&client, upstream) {
+                    let slot = free.pop().unwrap_or_else(|| {
+                        pairs.push(None);
+                        pairs.len() - 1
+                    });
+                    let pair = pairs[slot].insert(Pair::new(client, backend));
+                    for direction in [0, 1] {
+                        push(&mut ring, &[pair.receive(slot, direction)])?;
                     }
                 }
                 push(&mut ring, &[accept(listener)])?;
@@ -68,7 +71,9 @@ pub(super) fn run(listener: &TcpListener, upstream: SocketAddr) -> Result<()> {
             if was_send {
                 continue; // It failed; its linked receive is cancelled and ends the direction.
             }
-            let Some(pair) = &mut pairs[slot] else { continue };
+            let Some(pair) = &mut pairs[slot] else {
+                continue;
+            };
             if result > 0 {
                 let send = pair.send(slot, direction, result as u32);
                 push(&mut ring, &[send, pair.receive(slot, direction)])?;
@@ -85,7 +90,9 @@ pub(super) fn run(listener: &TcpListener, upstream: SocketAddr) -> Result<()> {
 
 fn build_ring() -> io::Result<IoUring> {
     let deferred = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(RING_ENTRIES);
-    deferred.or_else(|_| IoUring::builder().setup_coop_taskrun().build(RING_ENTRIES)).or_else(|_| IoUring::new(RING_ENTRIES))
+    deferred
+        .or_else(|_| IoUring::builder().setup_coop_taskrun().build(RING_ENTRIES))
+        .or_else(|_| IoUring::new(RING_ENTRIES))
 }
 
 /// Queues a chain as a whole: a link that is cut by a submission in the middle is no link.

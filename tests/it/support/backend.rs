@@ -1,15 +1,18 @@
 //! A backend that does as it is told: one script runs for each connection it accepts.
 
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use super::PATIENCE;
+use super::places::Reserved;
 
 /// A scripted backend on a port of its own; dropped, it stops accepting.
-pub struct Backend {
+pub(crate) struct Backend {
     address: SocketAddr,
     state: Arc<State>,
     requests: mpsc::Receiver<String>,
@@ -22,24 +25,49 @@ struct State {
 }
 
 /// One connection to the backend, as its script sees it.
-pub struct Exchange {
-    stream: TcpStream,
+pub(crate) struct Exchange {
+    pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
     /// Which connection this is, from 0.
-    pub connection: usize,
+    pub(crate) connection: usize,
     state: Arc<State>,
     seen: mpsc::Sender<String>,
 }
 
+/// Head of a chunked stream of events.
+pub(crate) const EVENT_STREAM: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// An event.
+pub(crate) fn event(data: impl Display) -> String {
+    format!("event: message\ndata: {data}\n\n")
+}
+
+/// A chunk.
+pub(crate) fn chunk(payload: &str) -> String {
+    format!("{:x}\r\n{payload}\r\n", payload.len())
+}
+
+/// Ends a chunked body.
+pub(crate) const LAST_CHUNK: &str = "0\r\n\r\n";
+
 /// A 200 with this JSON body.
-pub fn json(body: &str) -> String {
+pub(crate) fn json(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 impl Backend {
     /// Runs the script on a thread of its own for each connection.
-    pub fn scripted(script: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn scripted(script: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
+        Self::over(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    /// Comes up at an address that refused connections so far.
+    pub(crate) fn at(place: Reserved, script: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
+        Self::over(place.listen(), script)
+    }
+
+    fn over(listener: TcpListener, script: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             stopped: AtomicBool::new(false),
@@ -66,27 +94,33 @@ impl Backend {
     }
 
     /// Answers every request on every connection with these bytes.
-    pub fn always(answer: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn always(answer: impl Into<Vec<u8>>) -> Self {
         let answer = answer.into();
         Self::scripted(move |exchange| while exchange.request().is_some() && exchange.send(&answer) {})
     }
 
-    pub fn address(&self) -> SocketAddr {
+    /// Answers one request on each connection and ends it.
+    pub(crate) fn always_then_close(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = answer.into();
+        Self::scripted(move |exchange| drop(exchange.request().is_some() && exchange.send(&answer)))
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
     /// Requests read whole so far.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
     }
 
     /// Waits for the next request that a script has read: head and body as they came.
-    pub fn next_request(&self) -> String {
+    pub(crate) fn next_request(&self) -> String {
         self.requests.recv_timeout(PATIENCE).expect("a request at the backend")
     }
 }
@@ -100,14 +134,38 @@ impl Drop for Backend {
 }
 
 impl Exchange {
-    /// Reads one request with its body; `None` when the connection has ended before it.
-    pub fn request(&mut self) -> Option<String> {
-        let head_end = loop {
+    /// Reads the head of a request, and no more than came with it.
+    pub(crate) fn head(&mut self) -> Option<String> {
+        let end = self.head_end()?;
+        Some(String::from_utf8_lossy(&self.buffer.drain(..end).collect::<Vec<u8>>()).into_owned())
+    }
+
+    fn head_end(&mut self) -> Option<usize> {
+        loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
-                break end + 4;
+                return Some(end + 4);
             }
             self.fill()?;
-        };
+        }
+    }
+
+    /// Reads that many bytes.
+    pub(crate) fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < length {
+            self.fill()?;
+        }
+        Some(self.buffer.drain(..length).collect())
+    }
+
+    /// Writes until nothing is taken any more, from the front of `bytes` again and again: how many
+    /// bytes went.
+    pub(crate) fn send_until_stalled(&mut self, bytes: &[u8], max: usize) -> usize {
+        send_until_stalled(&mut self.stream, bytes, max)
+    }
+
+    /// Reads one request with its body; `None` when the connection has ended before it.
+    pub(crate) fn request(&mut self) -> Option<String> {
+        let head_end = self.head_end()?;
         let head = String::from_utf8_lossy(&self.buffer[..head_end]).into_owned();
         let field = |name: &str| {
             head.lines().find_map(|line| {
@@ -138,7 +196,7 @@ impl Exchange {
     }
 
     /// Bytes that came and no request has used, after reading once if there are none.
-    pub fn read_some(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn read_some(&mut self) -> Option<Vec<u8>> {
         if self.buffer.is_empty() {
             self.fill()?;
         }
@@ -157,20 +215,38 @@ impl Exchange {
     }
 
     /// `false` when the other side has gone.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
     /// Waits until the other side ends the connection.
-    pub fn wait_for_end(&mut self) {
+    pub(crate) fn wait_for_end(&mut self) {
         while self.fill().is_some() {}
     }
 
     /// Ends the connection.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
+
+/// Writes `bytes` again and again, up to `max` in all, until the other side takes no more: how many
+/// it took. A machine that stands still for a while looks the same, and makes the number smaller.
+pub(crate) fn send_until_stalled(stream: &mut TcpStream, bytes: &[u8], max: usize) -> usize {
+    stream.set_write_timeout(Some(STALL)).unwrap();
+    let mut sent = 0;
+    while sent < max {
+        match stream.write(&bytes[sent % bytes.len()..]) {
+            Ok(taken) => sent += taken,
+            Err(_) => break,
+        }
+    }
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    sent
+}
+
+/// A peer that takes nothing for that long has stopped reading.
+const STALL: Duration = Duration::from_millis(700);
 
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes.windows(needle.len()).position(|window| window == needle)

@@ -2,32 +2,37 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::PATIENCE;
 
 /// One connection to the proxy.
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
+    /// Payload of an event stream, out of its chunks.
+    events: Vec<u8>,
 }
 
 /// An answer, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
-    pub status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     /// Head as it came.
-    pub head: String,
+    pub(crate) head: String,
     /// Payload without framing.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The value of the only field of this name.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let mut values = self.head.lines().filter_map(|line| {
             let (key, value) = line.split_once(": ")?;
             key.eq_ignore_ascii_case(name).then_some(value)
@@ -39,41 +44,78 @@ impl Response {
 }
 
 /// A small legacy call to backend `b`.
-pub const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+pub(crate) const CALL: &str =
+    r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
 
 /// A POST of this body to backend `b`.
-pub fn post(body: &str) -> String {
+pub(crate) fn post(body: &str) -> String {
     format!(
         "POST /mcp/b HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
 }
 
+/// A GET of backend `b`'s stream of events.
+pub(crate) const GET: &str = "GET /mcp/b HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n";
+
+/// A DELETE at backend `b`.
+pub(crate) const DELETE: &str = "DELETE /mcp/b HTTP/1.1\r\nHost: test\r\n\r\n";
+
 impl Client {
-    pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    /// From this local address.
+    pub(crate) fn connect_from(local: [u8; 4], address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.bind(&SocketAddr::from((local, 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::over(socket.into())
+    }
+
+    /// With room for little that it has not read yet.
+    pub(crate) fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), events: Vec::new() }
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    /// Leaves without a good-bye: a reset.
+    pub(crate) fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
     /// Sends a call and reads its answer.
-    pub fn call(&mut self) -> Response {
+    pub(crate) fn call(&mut self) -> Response {
         self.send(post(CALL));
         self.response()
     }
 
-    /// Reads one answer to a request other than HEAD.
-    pub fn response(&mut self) -> Response {
+    /// Reads one answer to HEAD.
+    pub(crate) fn response_to_head(&mut self) -> Response {
         let head = self.head();
         let status =
             head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {head}"));
-        let mut response = Response { status, head, body: Vec::new() };
+        Response { status, head, body: Vec::new() }
+    }
+
+    /// Reads one answer to a request other than HEAD.
+    pub(crate) fn response(&mut self) -> Response {
+        let mut response = self.response_to_head();
+        let status = response.status;
         let chunked = response.field("transfer-encoding").is_some();
         let length: Option<usize> = response.field("content-length").map(|length| length.parse().unwrap());
         assert!(!(chunked && length.is_some()), "two lengths: {}", response.head);
@@ -87,13 +129,13 @@ impl Client {
     }
 
     /// Reads a head, up to and with its empty line.
-    pub fn head(&mut self) -> String {
+    pub(crate) fn head(&mut self) -> String {
         let end = self.until(b"\r\n\r\n");
         String::from_utf8(self.buffer.drain(..end).collect()).unwrap()
     }
 
     /// Reads that many bytes.
-    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.buffer.len() < length {
             assert!(self.fill(), "ended {} bytes early", length - self.buffer.len());
         }
@@ -101,7 +143,7 @@ impl Client {
     }
 
     /// Reads one chunk's payload; empty for the last.
-    pub fn chunk(&mut self) -> Vec<u8> {
+    pub(crate) fn chunk(&mut self) -> Vec<u8> {
         let end = self.until(b"\r\n");
         let line: Vec<u8> = self.buffer.drain(..end).collect();
         let digits = std::str::from_utf8(&line[..end - 2]).unwrap();
@@ -109,6 +151,18 @@ impl Client {
         let payload = self.exactly(size);
         assert_eq!(self.exactly(2), b"\r\n");
         payload
+    }
+
+    /// Reads one event of a chunked stream, with the empty line that ends it.
+    pub(crate) fn event(&mut self) -> String {
+        loop {
+            if let Some(at) = self.events.windows(2).position(|window| window == b"\n\n") {
+                return String::from_utf8(self.events.drain(..at + 2).collect()).unwrap();
+            }
+            let chunk = self.chunk();
+            assert!(!chunk.is_empty(), "the stream ended");
+            self.events.extend(chunk);
+        }
     }
 
     fn chunks(&mut self) -> Vec<u8> {
@@ -123,18 +177,18 @@ impl Client {
     }
 
     /// Everything up to the end of the connection.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.buffer)
     }
 
     /// Whether the proxy has ended the connection with nothing more to read.
-    pub fn ended(&mut self) -> bool {
+    pub(crate) fn ended(&mut self) -> bool {
         self.buffer.is_empty() && !self.fill()
     }
 
     /// Says that nothing more will be sent.
-    pub fn finish_sending(&mut self) {
+    pub(crate) fn finish_sending(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 

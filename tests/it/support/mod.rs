@@ -1,26 +1,64 @@
 //! The three parts of a story: a proxy, a backend that does as told, a client that sends bytes.
 
-pub mod backend;
-pub mod client;
-pub mod proxy;
+pub(crate) mod admin;
+pub(crate) mod backend;
+pub(crate) mod client;
+pub(crate) mod places;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod wire;
 
-pub use backend::{Backend, Exchange, json};
-pub use client::{Client, Response};
-pub use proxy::{Proxy, ProxyBuilder};
+pub(crate) use backend::{Backend, json};
+pub(crate) use client::{Client, Response};
+pub(crate) use places::{BlackHole, Reserved, TempFile};
+pub(crate) use process::Process;
+pub(crate) use proxy::{Proxy, ProxyBuilder};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// No single wait of a test is longer. Far above what a slow machine needs; no test passes by it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until something holds, looking often.
 ///
 /// # Panics
 /// When it does not come to hold.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "never: {what}");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether nobody listens there.
+pub(crate) fn refuses(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, PATIENCE).is_err()
+}
+
+/// A gate: whoever passes waits until the test lets it.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    sender: Sender<()>,
+    receiver: Receiver<()>,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        let (sender, receiver) = bounded(0);
+        Self { sender, receiver }
+    }
+
+    /// Waits to be let through.
+    pub(crate) fn pass(&self) {
+        // A test that is over opens nothing any more.
+        let _ = self.receiver.recv_timeout(PATIENCE);
+    }
+
+    /// Lets one through that waits, or will.
+    pub(crate) fn open(&self) {
+        self.sender.send_timeout((), PATIENCE).expect("somebody at the gate");
     }
 }

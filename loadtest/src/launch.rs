@@ -1,0 +1,108 @@
+//! Starting a process so that it runs where it should and does not outlive us.
+//!
+//! Every process of a run is started through `launch`, which pins itself, asks the kernel for a signal when its parent
+//! dies, raises the limit on open files, and then becomes the program it was given. A bench that is killed outright
+//! thus leaves nothing behind, and no program needs to know how to pin itself.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
+
+use crate::cpu;
+
+#[derive(Args, Debug)]
+pub struct LaunchArgs {
+    /// Core to run on
+    #[arg(long)]
+    core: usize,
+    /// Process that has to be alive
+    #[arg(long)]
+    parent: u32,
+    /// Program and arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Becomes the program; returns only if that fails.
+pub fn run(args: &LaunchArgs) -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    if getppid().map(Pid::as_raw_nonzero).map(|pid| pid.get() as u32) != Some(args.parent) {
+        bail!("the bench that started this is gone");
+    }
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    cpu::pin(args.core)?;
+    let (program, arguments) = args.command.split_first().context("no program")?;
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("start {program}"))
+}
+
+/// A command line that runs `command` on `core`.
+pub fn pinned(core: usize, command: &[String]) -> Result<Command> {
+    let mut launcher = Command::new(std::env::current_exe()?);
+    launcher.args(["launch", "--core", &core.to_string(), "--parent", &std::process::id().to_string(), "--"]);
+    launcher.args(command).stdin(Stdio::null());
+    Ok(launcher)
+}
+
+/// The command line of one of our own subcommands.
+pub fn own(arguments: &[&str]) -> Result<Vec<String>> {
+    let own = std::env::current_exe()?.into_os_string().into_string();
+    let own = own.ok().context("the path of this program is not text")?;
+    Ok(std::iter::once(own).chain(arguments.iter().map(|argument| argument.to_string())).collect())
+}
+
+/// A server that is ended when it goes out of scope.
+pub struct Server {
+    name: String,
+    child: Child,
+}
+
+/// How long a server may take to end in an orderly way.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl Server {
+    /// Starts it with its output in `log`.
+    pub fn start(name: &str, core: usize, command: &[String], log: &Path) -> Result<Self> {
+        let output = File::create(log).with_context(|| format!("write {}", log.display()))?;
+        let mut command = pinned(core, command)?;
+        command.stdout(output.try_clone()?).stderr(output);
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
+        Ok(Server { name: name.to_owned(), child })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Fails once the server has ended by itself.
+    pub fn check_alive(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{} has ended ({status})", self.name),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + END_TIMEOUT;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

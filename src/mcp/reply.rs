@@ -1,0 +1,262 @@
+//! What a backend's JSON answer says of itself, and the same answer for somebody else.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::McpError;
+use super::json::{self, Raw, Span};
+
+/// What a response reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A result, final. Servers before 2026-07-28 do not say so.
+    Complete,
+    /// A result that asks for input.
+    InputRequired,
+    /// A result of a type of some extension.
+    Extension,
+    /// An error, with its code if that is an integer.
+    Error(Option<i64>),
+}
+
+/// Whom a cached result may be served to (2026-07-28, "Caching").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheScope {
+    /// Anybody the proxy admits to the route.
+    Public,
+    /// The same credential only; also what is meant when nothing is said, or something unknown (P-064).
+    Private,
+}
+
+/// A response, one JSON object, as far as a cache reads it. Holds no bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply {
+    /// What it reports.
+    pub outcome: Outcome,
+    /// `result.ttlMs`: 0 if it is absent, negative or no integer (P-063).
+    pub ttl_ms: u64,
+    /// `result.cacheScope`.
+    pub scope: CacheScope,
+    id: Option<Span>,
+    ttl: Option<Span>,
+}
+
+impl Reply {
+    /// Reads a response.
+    ///
+    /// # Errors
+    /// A body that is no single response, or one with a repeated member: nothing to share.
+    pub fn parse(body: &[u8]) -> Result<Self, McpError> {
+        let text = json::checked(body)?;
+        let message: Message<'_> = json::object(text)?;
+        if message.method.is_some() {
+            return Err(McpError::NotAMessage);
+        }
+        let id = message.id.as_ref().and_then(|id| id_span(id, text));
+        match (message.result, message.error) {
+            (Some(result), None) => {
+                let ttl = result.ttl_ms.as_ref().and_then(|ttl| ttl.span(text));
+                let ttl_ms = result.ttl_ms.as_ref().and_then(|ttl| ttl.as_str().parse().ok());
+                Ok(Self { outcome: result.outcome()?, ttl_ms: ttl_ms.unwrap_or(0), scope: result.scope()?, id, ttl })
+            }
+            (None, Some(error)) => {
+                let code = error.code.and_then(|code| code.as_str().parse().ok());
+                Ok(Self { outcome: Outcome::Error(code), ttl_ms: 0, scope: CacheScope::Private, id, ttl: None })
+            }
+            _ => Err(McpError::Response),
+        }
+    }
+
+    /// The JSON text of its id.
+    #[must_use]
+    pub fn id<'a>(&self, body: &'a [u8]) -> Option<&'a [u8]> {
+        self.id.map(|span| span.of(body))
+    }
+
+    /// The same answer to another request: with that request's id (JSON text), and `ttl_ms` in place
+    /// of what was left when it came, if it said anything (P-065). Every other byte is the backend's.
+    ///
+    /// `body` is the one that was parsed. Nothing if that has no id to replace.
+    #[must_use]
+    pub fn splice(&self, body: &[u8], id: &[u8], ttl_ms: u64) -> Option<Vec<u8>> {
+        let ttl_text = ttl_ms.to_string();
+        let mut edits = [Some((self.id?, id)), self.ttl.map(|ttl| (ttl, ttl_text.as_bytes()))];
+        edits.sort_unstable_by_key(|edit| edit.map(|(span, _)| span.range().start));
+        let mut out = Vec::with_capacity(body.len() + id.len() + ttl_text.len());
+        let mut from = 0;
+        for (span, text) in edits.into_iter().flatten() {
+            out.extend_from_slice(&body[from..span.range().start]);
+            out.extend_from_slice(text);
+            from = span.range().end;
+        }
+        out.extend_from_slice(&body[from..]);
+        Some(out)
+    }
+}
+
+/// Where an id is. One with escapes came as a copy and is looked up again; that it is the only one
+/// is known by now.
+fn id_span(id: &Raw<'_>, text: &str) -> Option<Span> {
+    id.span(text).or_else(|| {
+        let again = sonic_rs::get_from_str(text, &["id"]).ok()?;
+        Span::within(again.as_raw_str(), text)
+    })
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, default, deserialize_with = "json::present")]
+    id: Option<Raw<'a>>,
+    #[serde(default, deserialize_with = "json::present")]
+    method: Option<IgnoredAny>,
+    #[serde(borrow, default, deserialize_with = "json::inner")]
+    result: Option<ResultMembers<'a>>,
+    #[serde(borrow, default, deserialize_with = "json::inner")]
+    error: Option<ErrorMembers<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ResultMembers<'a> {
+    #[serde(borrow, default, rename = "resultType", deserialize_with = "json::present")]
+    result_type: Option<Raw<'a>>,
+    #[serde(borrow, default, rename = "ttlMs", deserialize_with = "json::present")]
+    ttl_ms: Option<Raw<'a>>,
+    #[serde(borrow, default, rename = "cacheScope", deserialize_with = "json::present")]
+    cache_scope: Option<Raw<'a>>,
+}
+
+impl ResultMembers<'_> {
+    fn outcome(&self) -> Result<Outcome, McpError> {
+        let Some(value) = &self.result_type else {
+            return Ok(Outcome::Complete);
+        };
+        Ok(match value.string()?.as_deref() {
+            Some("complete") => Outcome::Complete,
+            Some("input_required") => Outcome::InputRequired,
+            _ => Outcome::Extension,
+        })
+    }
+
+    fn scope(&self) -> Result<CacheScope, McpError> {
+        let text = self.cache_scope.as_ref().map(Raw::string).transpose()?.flatten();
+        Ok(if text.as_deref() == Some("public") { CacheScope::Public } else { CacheScope::Private })
+    }
+}
+
+#[derive(Deserialize)]
+struct ErrorMembers<'a> {
+    #[serde(borrow, default, deserialize_with = "json::present")]
+    code: Option<Raw<'a>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::random::{Random, json_text, value};
+    use super::*;
+
+    fn parse(body: &str) -> Result<Reply, McpError> {
+        Reply::parse(body.as_bytes())
+    }
+
+    fn spliced(body: &str, id: &str, ttl_ms: u64) -> String {
+        let reply = parse(body).expect("a reply").splice(body.as_bytes(), id.as_bytes(), ttl_ms).expect("an id");
+        String::from_utf8(reply).expect("UTF-8")
+    }
+
+    #[test]
+    fn p_065_a_copy_has_its_own_id_and_the_time_that_is_left() {
+        let body =
+            r#" {"jsonrpc":"2.0", "id" : 12 ,"result":{"ttlMs": 5000,"tools":[{"id":1,"ttlMs":2}],"x":"\u0061"}}"#;
+        let expected =
+            r#" {"jsonrpc":"2.0", "id" : "a\"b" ,"result":{"ttlMs": 17,"tools":[{"id":1,"ttlMs":2}],"x":"\u0061"}}"#;
+        assert_eq!(spliced(body, r#""a\"b""#, 17), expected);
+        let id_last = r#"{"result":{"ttlMs":5000},"id":"\u0061"}"#;
+        assert_eq!(spliced(id_last, "1", 0), r#"{"result":{"ttlMs":0},"id":1}"#);
+        assert_eq!(spliced(r#"{"result":{},"id":1}"#, "2", 9), r#"{"result":{},"id":2}"#);
+        assert!(parse(r#"{"result":{}}"#).expect("a reply").splice(br#"{"result":{}}"#, b"1", 0).is_none());
+    }
+
+    #[test]
+    fn p_058_what_a_reply_reports() {
+        let outcome =
+            |members: &str| parse(&format!(r#"{{"jsonrpc":"2.0","id":1,{members}}}"#)).map(|reply| reply.outcome);
+        assert_eq!(outcome(r#""result":{}"#), Ok(Outcome::Complete));
+        assert_eq!(outcome(r#""result":{"resultType":"complete"}"#), Ok(Outcome::Complete));
+        assert_eq!(outcome(r#""result":{"resultType":"input_r\u0065quired"}"#), Ok(Outcome::InputRequired));
+        assert_eq!(outcome(r#""result":{"resultType":"task"}"#), Ok(Outcome::Extension));
+        assert_eq!(outcome(r#""result":{"resultType":null}"#), Ok(Outcome::Extension));
+        assert_eq!(outcome(r#""error":{"code":-32020,"message":"m"}"#), Ok(Outcome::Error(Some(-32020))));
+        assert_eq!(outcome(r#""error":{"code":"x"}"#), Ok(Outcome::Error(None)));
+        assert_eq!(outcome(r#""result":{},"error":{}"#), Err(McpError::Response));
+        assert_eq!(outcome(r#""result":null"#), Err(McpError::Response));
+        assert_eq!(outcome(r#""result":[]"#), Err(McpError::Members));
+        assert_eq!(outcome(r#""method":"m","result":{}"#), Err(McpError::NotAMessage));
+    }
+
+    #[test]
+    fn p_063_a_lifetime_that_is_none_is_zero() {
+        let ttl = |text: &str| parse(&format!(r#"{{"id":1,"result":{{"ttlMs":{text}}}}}"#)).expect("a reply").ttl_ms;
+        assert_eq!(ttl("60000"), 60_000);
+        for text in ["-1", "1.5", "1e3", "null", "\"5\"", "99999999999999999999", "{}"] {
+            assert_eq!(ttl(text), 0, "{text}");
+        }
+        assert_eq!(parse(r#"{"id":1,"result":{}}"#).expect("a reply").ttl_ms, 0);
+    }
+
+    #[test]
+    fn p_064_a_scope_that_is_unknown_is_private() {
+        let scope = |text: &str| parse(&format!(r#"{{"id":1,"result":{{{text}}}}}"#)).expect("a reply").scope;
+        assert_eq!(scope(r#""cacheScope":"public""#), CacheScope::Public);
+        for text in
+            ["", r#""cacheScope":"private""#, r#""cacheScope":"PUBLIC""#, r#""cacheScope":null"#, r#""x":"public""#]
+        {
+            assert_eq!(scope(text), CacheScope::Private, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_single_response_is_not_shared() {
+        for body in [
+            r#"{"id":1,"id":2,"result":{}}"#,
+            r#"{"id":1,"result":{"ttlMs":1,"ttl\u004ds":2}}"#,
+            r#"{"id":1,"result":{"cacheScope":"private","cacheScope":"public"}}"#,
+            r#"[{"id":1,"result":{}}]"#,
+            r#"{"id":1,"result":{}}{}"#,
+            r#"{"id":1,"result":{}"#,
+            "",
+        ] {
+            assert!(parse(body).is_err(), "{body}");
+        }
+        assert!(Reply::parse(b"{\"id\":1,\"result\":{\"x\":\"\xff\"}}").is_err());
+    }
+
+    /// Only the id and the lifetime change: the oracle says the same of everything else, and the
+    /// bytes around them are the same bytes.
+    #[test]
+    fn p_010_every_other_byte_is_untouched() {
+        let mut random = Random::new(7);
+        for _ in 0..3_000 {
+            let mut result = json!({"x": value(&mut random, 3), "ttlMs": random.below(100_000)});
+            if random.once_in(2) {
+                result["id"] = value(&mut random, 1);
+            }
+            let id = random.of(&[json!(1), json!("a\"é"), json!(""), json!(-40)]).clone();
+            let message = json!({"jsonrpc": "2.0", "id": id, "result": result, "_": value(&mut random, 2)});
+            let body = json_text(&mut random, &message);
+            // Numbers that occur nowhere else, so that they can be found.
+            let copy = spliced(&body, "987654321987", 123_456_789_123);
+            let mut expected: Value = serde_json::from_str(&body).expect("JSON");
+            expected["id"] = json!(987_654_321_987_u64);
+            expected["result"]["ttlMs"] = json!(123_456_789_123_u64);
+            assert_eq!(serde_json::from_str::<Value>(&copy).expect("JSON"), expected);
+            let reply = parse(&body).expect("a reply");
+            let old_id = reply.id(body.as_bytes()).expect("an id");
+            let old_id = std::str::from_utf8(old_id).expect("UTF-8");
+            let old_ttl = message["result"]["ttlMs"].to_string();
+            let restored = copy.replacen("987654321987", old_id, 1).replacen("123456789123", &old_ttl, 1);
+            assert_eq!(restored, body);
+        }
+    }
+}

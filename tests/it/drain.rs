@@ -1,0 +1,139 @@
+//! Ending well: nothing new, what runs is finished, and not for ever.
+
+use std::thread;
+
+use crossbeam_channel::{Receiver, bounded};
+use ringway::control::Exit;
+
+use crate::support::backend::{EVENT_STREAM, LAST_CHUNK, chunk, event};
+use crate::support::client::{CALL, GET, post};
+use crate::support::{Backend, Gate, PATIENCE, Proxy, eventually, json, refuses};
+
+/// A backend that answers when told.
+fn holding() -> (Backend, Gate) {
+    let gate = Gate::new();
+    let answer = gate.clone();
+    let backend = Backend::scripted(move |exchange| {
+        while exchange.request().is_some() {
+            answer.pass();
+            exchange.send(json("\"late\""));
+        }
+    });
+    (backend, gate)
+}
+
+/// Says when the proxy has ended.
+fn ending(mut proxy: Proxy) -> Receiver<Exit> {
+    let (sender, ended) = bounded(1);
+    thread::spawn(move || sender.send(proxy.server().wait().unwrap()).unwrap());
+    ended
+}
+
+#[test]
+fn what_is_in_flight_is_finished_and_nothing_new_is_taken() {
+    let (backend, gate) = holding();
+    let mut proxy = Proxy::before(&[backend.address()]);
+    let (mut busy, mut idle, mut fresh) = (proxy.client(), proxy.client(), proxy.client());
+    busy.send(post(CALL));
+    backend.next_request();
+    idle.send("GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(idle.response().status, 404);
+
+    let (operator, address) = (proxy.operator(), proxy.address());
+    proxy.server().control.stop();
+    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    assert_eq!(operator.ask("GET", "/livez").status, 200);
+    assert!(idle.ended(), "a connection between requests");
+    assert!(fresh.ended(), "a connection before its first");
+    eventually("nobody listens any more", || refuses(address));
+    assert_eq!(operator.metric("ringway_exchanges"), 1.0);
+
+    let ended = ending(proxy);
+    assert!(ended.try_recv().is_err(), "it waits for the call");
+    gate.open();
+    let response = busy.response();
+    assert_eq!((response.status, response.text().as_str()), (200, "\"late\""));
+    assert_eq!(response.field("connection"), Some("close"));
+    assert!(busy.ended());
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(Exit::Clean));
+}
+
+#[test]
+fn without_exchanges_it_ends_at_once() {
+    let backend = Backend::always(json("{}"));
+    let mut proxy = Proxy::before(&[backend.address()]);
+    let mut client = proxy.client();
+    assert_eq!(client.call().status, 200);
+    assert_eq!(proxy.server().stop().unwrap(), Exit::Clean);
+    assert!(client.ended());
+}
+
+#[test]
+fn an_upload_that_has_begun_is_finished() {
+    let backend = Backend::always(json("{}"));
+    let mut proxy = Proxy::before(&[backend.address()]);
+    let operator = proxy.operator();
+    let mut client = proxy.client();
+    client.send("POST /mcp/b HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n01234");
+    eventually("the exchange has begun", || operator.metric("ringway_exchanges") == 1.0);
+    proxy.server().control.stop();
+    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    client.send("56789");
+    let response = client.response();
+    assert_eq!((response.status, response.field("connection")), (200, Some("close")));
+    assert_eq!(ending(proxy).recv_timeout(PATIENCE), Ok(Exit::Clean));
+}
+
+#[test]
+fn a_stream_may_come_to_its_end() {
+    let (sender, parts) = crossbeam_channel::unbounded::<String>();
+    let backend = Backend::scripted(move |exchange| {
+        exchange.request();
+        exchange.send(EVENT_STREAM);
+        while let Ok(part) = parts.recv_timeout(PATIENCE)
+            && exchange.send(part)
+        {}
+    });
+    let mut proxy = Proxy::before(&[backend.address()]);
+    let mut client = proxy.client();
+    client.send(GET);
+    client.head();
+    let operator = proxy.operator();
+    proxy.server().control.stop();
+    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    sender.send(chunk(&event("still"))).unwrap();
+    assert_eq!(client.event(), event("still"));
+    sender.send(LAST_CHUNK.to_owned()).unwrap();
+    assert_eq!(client.chunk(), b"");
+    assert!(client.ended());
+    assert_eq!(ending(proxy).recv_timeout(PATIENCE), Ok(Exit::Clean));
+}
+
+#[test]
+fn what_outlasts_the_drain_is_cut_off() {
+    let (backend, _gate) = holding();
+    let mut proxy = Proxy::builder().server("drain_timeout_ms = 200").backend("b", &[backend.address()]).start();
+    let mut client = proxy.client();
+    client.send(post(CALL));
+    backend.next_request();
+    assert_eq!(proxy.server().stop().unwrap(), Exit::Clean);
+    assert!(client.ended());
+}
+
+#[test]
+fn the_answer_that_says_close_is_the_last() {
+    let (backend, gate) = holding();
+    let mut proxy = Proxy::before(&[backend.address()]);
+    let mut client = proxy.client();
+    client.send(post(CALL) + &post(CALL));
+    backend.next_request();
+    let operator = proxy.operator();
+    proxy.server().control.stop();
+    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    gate.open();
+    // The client may send its second request again elsewhere: it has not been begun.
+    let response = client.response();
+    assert_eq!((response.status, response.field("connection")), (200, Some("close")));
+    assert!(client.ended());
+    assert_eq!(ending(proxy).recv_timeout(PATIENCE), Ok(Exit::Clean));
+}

@@ -1,0 +1,141 @@
+//! The real binary: what only a process of its own shows (signals, exit codes, descriptors, memory).
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+
+use crossbeam_channel::{Receiver, unbounded};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::admin::Admin;
+use super::client::Client;
+use super::{PATIENCE, eventually};
+
+/// A proxy in a process of its own; dropped, it is killed.
+pub(crate) struct Process {
+    child: Child,
+    log: Receiver<Value>,
+    /// Lines of standard output.
+    pub(crate) output: Receiver<String>,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: Admin,
+}
+
+/// What a command that ended has said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// The command line, outside of the project's directory so that no configuration is found by chance.
+pub(crate) fn ringway<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    command.args(arguments).current_dir(std::env::temp_dir()).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command line to its end.
+pub(crate) fn say<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Said {
+    let output = ringway(arguments).output().unwrap();
+    Said {
+        code: output.status.code().expect("an exit code"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Process {
+    /// Serves a configuration file.
+    pub(crate) fn serve(file: &Path) -> Self {
+        Self::start(ringway([OsStr::new("run"), OsStr::new("--config"), file.as_os_str()]))
+    }
+
+    /// Starts a command and waits until it serves.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = lines(child.stdout.take().unwrap(), Some);
+        let log = lines(child.stderr.take().unwrap(), |line| serde_json::from_str::<Value>(&line).ok());
+        let listening = wait_for(&log, "listening");
+        let serving = wait_for(&log, "serving");
+        let address = |line: &Value, key: &str| line[key].as_str().expect(key).parse().unwrap();
+        Self { address: address(&listening, "address"), admin: Admin(address(&serving, "admin")), child, log, output }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Waits for a line of the log.
+    pub(crate) fn logs(&self, message: &str) -> Value {
+        wait_for(&self.log, message)
+    }
+
+    /// Lines of the log that nobody has waited for yet.
+    pub(crate) fn logged(&self) -> Vec<Value> {
+        self.log.try_iter().collect()
+    }
+
+    /// Waits for the process to end.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the process ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+
+    /// Descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Memory it has resident, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads lines on a thread of its own, as a pipe that nobody reads would stop the process.
+fn lines<T: Send + 'static>(
+    stream: impl Read + Send + 'static,
+    parse: impl Fn(String) -> Option<T> + Send + 'static,
+) -> Receiver<T> {
+    let (sender, receiver) = unbounded();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            // Who reads may have left.
+            parse(line).map(|line| sender.send(line).ok());
+        }
+    });
+    receiver
+}
+
+fn wait_for(log: &Receiver<Value>, message: &str) -> Value {
+    loop {
+        let line = log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never logged: {message}"));
+        if line["message"] == message {
+            return line;
+        }
+    }
+}
