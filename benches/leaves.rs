@@ -10,8 +10,8 @@ use arc_swap::Cache;
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::config;
 use ringway::http::{
-    self, BodyDecoder, BodyLength, Forwarded, Framing, HeadLimits, Persistence, RequestHead, ResponseHead, SessionField,
-    Target,
+    self, BodyDecoder, BodyLength, Forwarded, Framing, HeadLimits, Persistence, RequestHead, ResponseHead,
+    SessionField, Target,
 };
 use ringway::seam::{Snapshot, SnapshotCell};
 
@@ -25,7 +25,8 @@ const REQUEST: &[u8] = b"POST /mcp/weather HTTP/1.1\r\nHost: edge.example.com\r\
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nDate: Sat, 01 Aug 2026 00:00:00 GMT\r\nServer: mcp\r\n\
     Content-Type: application/json\r\nContent-Length: 200\r\n\r\n";
 
-const CALL: &[u8] = br#"{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{"name":"forecast","arguments":{"city":"Oslo"}}}"#;
+const CALL: &[u8] =
+    br#"{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{"name":"forecast","arguments":{"city":"Oslo"}}}"#;
 
 fn heads(criterion: &mut Criterion) {
     let mut request = RequestHead::default();
@@ -100,7 +101,8 @@ fn routes(criterion: &mut Criterion) {
         let snapshot = snapshot(count);
         let path = format!("/tenant/{}/mcp", count - 1);
         criterion.bench_function(&format!("route/find among {count}"), |bencher| {
-            bencher.iter(|| black_box(snapshot.routes.find(b"mcp.example.com:443", black_box(path.as_bytes()), b"POST")));
+            bencher
+                .iter(|| black_box(snapshot.routes.find(b"mcp.example.com:443", black_box(path.as_bytes()), b"POST")));
         });
     }
     let mut published = Cache::new(Arc::new(SnapshotCell::from_pointee(snapshot(10))));

@@ -96,6 +96,10 @@ pub enum ProxyError {
     MethodNotAllowed,
     /// `exchanges_per_worker_max`.
     Overloaded,
+    /// `connections_per_worker_max`.
+    ConnectionsMax,
+    /// `connections_per_ip_max`.
+    ConnectionsPerIp,
     /// The backend.
     Upstream(UpstreamError),
     /// The client left: nobody to tell.
@@ -136,7 +140,7 @@ impl ProxyError {
             | Self::SessionUnknown
             | Self::MethodNotAllowed
             | Self::ClientGone => Fault::Client,
-            Self::Overloaded => Fault::Load,
+            Self::Overloaded | Self::ConnectionsMax | Self::ConnectionsPerIp => Fault::Load,
             Self::Upstream(_) => Fault::Upstream,
         }
     }
@@ -151,7 +155,10 @@ impl ProxyError {
             Self::NoRouteInSession => 400,
             Self::NoRoute | Self::SessionUnknown => 404,
             Self::MethodNotAllowed => 405,
-            Self::Overloaded | Self::Upstream(UpstreamError::NoEndpoint) => 503,
+            Self::Overloaded
+            | Self::ConnectionsMax
+            | Self::ConnectionsPerIp
+            | Self::Upstream(UpstreamError::NoEndpoint) => 503,
             Self::Upstream(
                 UpstreamError::ConnectTimeout | UpstreamError::FirstByteTimeout | UpstreamError::RequestTimeout,
             ) => 504,
@@ -188,6 +195,8 @@ impl ProxyError {
             Self::SessionUnknown => "session not found",
             Self::MethodNotAllowed => "method not allowed on this route",
             Self::Overloaded => "too many requests in flight",
+            Self::ConnectionsMax => "too many connections",
+            Self::ConnectionsPerIp => "too many connections from this address",
             Self::Upstream(error) => error.message(),
             Self::ClientGone => "client closed the connection",
         }
@@ -228,6 +237,8 @@ impl ProxyError {
             Self::SessionUnknown => Refusal::SessionUnknown,
             Self::MethodNotAllowed => Refusal::MethodNotAllowed,
             Self::Overloaded => Refusal::ExchangesMax,
+            Self::ConnectionsMax => Refusal::ConnectionsMax,
+            Self::ConnectionsPerIp => Refusal::ConnectionsPerIp,
             Self::Upstream(error) => match error {
                 UpstreamError::NoEndpoint => Refusal::NoEndpoint,
                 UpstreamError::ConnectFailed => Refusal::ConnectFailed,

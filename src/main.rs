@@ -129,11 +129,7 @@ fn run_demo() -> Result<(), Failure> {
 }
 
 /// Serves, and once it does prints what `announce` makes of the first address.
-fn serve(
-    loaded: Loaded,
-    source: server::Source,
-    announce: impl FnOnce(SocketAddr) -> String,
-) -> Result<(), Failure> {
+fn serve(loaded: Loaded, source: server::Source, announce: impl FnOnce(SocketAddr) -> String) -> Result<(), Failure> {
     // Kept to the end, when it writes out what is left.
     let log = log::init();
     for note in loaded.notes {

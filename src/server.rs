@@ -269,7 +269,8 @@ impl Workers {
         };
         let driver = self.driver;
         let core = self.cores.get(index % self.cores.len().max(1)).copied();
-        let thread = thread::Builder::new().name(format!("ringway-{index}")).spawn(move || {
+        let builder = thread::Builder::new().name(format!("ringway-{index}")).stack_size(STACK_BYTES);
+        let thread = builder.spawn(move || {
             // Signals are control's; one that interrupted the event loop would be taken for a failure.
             let _ = SigSet::all().thread_block();
             if let Some(core) = core {
@@ -282,6 +283,10 @@ impl Workers {
         Ok(Seat { handle, thread })
     }
 }
+
+/// Address space, not memory. The JSON parser skips nested values by recursion: 64 levels, the most we
+/// let it see, take 16 KiB in a release build and over 2 MiB in a debug build.
+const STACK_BYTES: usize = 8 << 20;
 
 /// Keeps the current thread on one core. Where that is not allowed it runs where it may.
 fn pin(core: usize) {

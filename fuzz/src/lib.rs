@@ -104,7 +104,8 @@ pub fn reencode(bytes: &[u8]) {
         }
         let passed = |field: &&http::Field| PASSED_ON.contains(&field.kind);
         let kept: Vec<http::Field> = head.fields().iter().filter(passed).copied().collect();
-        let is_other = |(name, _): &Header| !OURS_TO_WRITE.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
+        let is_other =
+            |(name, _): &Header| !OURS_TO_WRITE.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
         let seen: Vec<Header> = fields_of(second.headers).into_iter().filter(is_other).collect();
         assert_eq!(seen, fields_of_ours(&kept, bytes));
         let mut again = RequestHead::default();

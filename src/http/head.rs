@@ -105,19 +105,24 @@ impl Scan {
             } else if empty {
                 self.check_size(self.next, limits)?;
                 return Ok(Some(self.next));
+            } else if first {
+                self.check_start_line(self.next, limits)?;
             }
         }
         self.next = bytes.len();
+        if self.line == self.start {
+            self.check_start_line(bytes.len(), limits)?;
+        }
         self.check_size(bytes.len(), limits)?;
         Ok(None)
     }
 
+    fn check_start_line(&self, end: usize, limits: &HeadLimits) -> Result<(), HttpError> {
+        let around = limits::METHOD_BYTES_MAX + "  HTTP/1.1\r\n".len();
+        if end - self.start > limits.target_bytes_max + around { Err(HttpError::TargetTooLong) } else { Ok(()) }
+    }
+
     fn check_size(&self, end: usize, limits: &HeadLimits) -> Result<(), HttpError> {
-        let start_line_open = self.line == self.start;
-        let line_max = limits.target_bytes_max + limits::METHOD_BYTES_MAX;
-        if start_line_open && end - self.start > line_max {
-            return Err(HttpError::TargetTooLong);
-        }
         if end - self.start > limits.head_bytes_max { Err(HttpError::HeadTooLarge) } else { Ok(()) }
     }
 }

@@ -224,7 +224,7 @@ impl Upstreams {
     pub fn sweep(&self) {
         let now = self.deadlines.now();
         for state in self.endpoints.borrow().values() {
-            state.idle.borrow_mut().retain_mut(|idle| idle.use_until > now && idle.socket.is_quiet());
+            state.idle.borrow_mut().retain(|idle| idle.use_until > now && idle.socket.is_quiet());
         }
     }
 
@@ -266,7 +266,7 @@ impl Upstreams {
 /// others grow old and go.
 fn take_idle(state: &State, now: Tick) -> Option<Connection> {
     loop {
-        let mut connection = state.idle.borrow_mut().pop()?;
+        let connection = state.idle.borrow_mut().pop()?;
         if connection.use_until > now && connection.socket.is_quiet() {
             return Some(connection);
         }
@@ -298,7 +298,7 @@ impl Lease {
         connection.use_until = now.after(backend.idle_timeout).min(connection.born.after(backend.conn_age_max));
         connection.socket.deadline.clear();
         let mut idle = self.state.idle.borrow_mut();
-        if idle.len() < backend.idle_conns_max && connection.use_until > now && connection.socket.is_quiet() {
+        if idle.len() < backend.idle_conns_max && connection.use_until > now {
             idle.push(connection);
         }
     }

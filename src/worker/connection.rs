@@ -177,11 +177,7 @@ impl Client {
                 Ok(taken) => bytes = &bytes[taken..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.socket.deadline.set(core.deadlines.now().after(timeout));
-                    let writable = self.socket.writable().await;
-                    if self.socket.deadline.expired() {
-                        core.count_refusal(Refusal::WriteTimeout);
-                    }
-                    writable.map_err(|_| ProxyError::ClientGone)?;
+                    self.socket.writable().await.map_err(|_| ProxyError::ClientGone)?;
                     self.socket.deadline.clear();
                 }
                 Err(_) => return Err(ProxyError::ClientGone),

@@ -161,22 +161,19 @@ impl Core {
         self.stats.borrow_mut().refused[refusal as usize] += 1;
     }
 
-    /// Room for one more connection from this address; `None` with the reason counted.
-    pub(super) fn admit_connection(self: &Rc<Self>, ip: IpAddr, limits: &Limits) -> Option<Admission> {
+    /// Room for one more connection from this address.
+    pub(super) fn admit_connection(self: &Rc<Self>, ip: IpAddr, limits: &Limits) -> Result<Admission, ProxyError> {
         if self.connections.get() >= limits.connections_per_worker_max {
-            self.count_refusal(Refusal::ConnectionsMax);
-            return None;
+            return Err(ProxyError::ConnectionsMax);
         }
         let mut per_ip = self.per_ip.borrow_mut();
         let count = per_ip.entry(ip).or_default();
         if *count >= limits.connections_per_ip_max {
-            drop(per_ip);
-            self.count_refusal(Refusal::ConnectionsPerIp);
-            return None;
+            return Err(ProxyError::ConnectionsPerIp);
         }
         *count += 1;
         self.connections.set(self.connections.get() + 1);
-        Some(Admission { core: Rc::clone(self), ip })
+        Ok(Admission { core: Rc::clone(self), ip })
     }
 
     /// A copy of everything counted, with the gauges of now.

@@ -5,10 +5,13 @@
 //! answer off, in a way the client sees. One turn back: an exchange is repeated on a fresh
 //! connection when a reused one died before any byte of an answer and repeating is safe.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::connection::{Client, OpenedSession, Outcome};
@@ -152,11 +155,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Where the request's session lives, if its token is one and this request may use it.
-    fn find_residence(
-        &mut self,
-        cluster: &'a Cluster,
-        binding: Binding,
-    ) -> Result<&'a Arc<Endpoint>, ProxyError> {
+    fn find_residence(&mut self, cluster: &'a Cluster, binding: Binding) -> Result<&'a Arc<Endpoint>, ProxyError> {
         let token = self.heads.request.session_id(self.client.buffer.filled()).unwrap_or_default();
         let generation = self.snapshot.generation;
         let known = |opened: &OpenedSession| opened.generation == generation && opened.token == token;
@@ -189,11 +188,30 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn lease(&self, way: &Way<'_>, freshness: Freshness) -> Result<Lease, UpstreamError> {
-        match way.residence {
-            Some(endpoint) => self.core.upstreams.lease_pinned(endpoint, &way.cluster.backend, freshness).await,
-            None => self.core.upstreams.lease(way.cluster, freshness).await,
-        }
+    /// A connection to the backend, unless the client leaves first: then nothing must be sent.
+    async fn lease(&mut self, way: &Way<'_>, freshness: Freshness) -> Result<Lease, ProxyError> {
+        let core = self.core;
+        let mut leasing = pin!(async {
+            match way.residence {
+                Some(endpoint) => core.upstreams.lease_pinned(endpoint, &way.cluster.backend, freshness).await,
+                None => core.upstreams.lease(way.cluster, freshness).await,
+            }
+        });
+        // The rest of a body that streams is not to be read yet, and a leave cannot be seen behind it.
+        let mut watched = self.body.is_whole();
+        poll_fn(|cx| {
+            if let Poll::Ready(leased) = leasing.as_mut().poll(cx) {
+                return Poll::Ready(leased.map_err(ProxyError::from));
+            }
+            while watched && self.client.socket.poll_readable(cx).is_ready() {
+                watched = match self.client.look(core) {
+                    Ok(room) => room,
+                    Err(error) => return Poll::Ready(Err(error)),
+                };
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Sends head and body, or as much as the backend takes before it answers.
@@ -381,7 +399,7 @@ impl<'a> Exchange<'a> {
         if self.client.write(core, &split_head, wait.write).await.is_err()
             || self.client.write(core, buffer.filled(), wait.write).await.is_err()
         {
-            return Ok(leave(core, &mut lease));
+            return Ok(leave(core, self.client, &mut lease));
         }
         core.buffers.give(buffer);
         if !decoder.is_done() {
@@ -617,7 +635,7 @@ async fn stream_answer(
             Ok(Side::Downstream) => {
                 match client.look(core) {
                     Ok(room) => watched = room,
-                    Err(_) => return Err(leave(core, lease)),
+                    Err(_) => return Err(leave(core, client, lease)),
                 }
                 continue;
             }
@@ -646,15 +664,16 @@ async fn stream_answer(
         let written = client.write(core, buffer.filled(), wait.write).await;
         core.buffers.give(buffer);
         if written.is_err() {
-            return Err(leave(core, lease));
+            return Err(leave(core, client, lease));
         }
     }
     Ok(())
 }
 
-/// The client is gone: so is its upstream exchange, now.
-fn leave(core: &Core, lease: &mut Lease) -> Outcome {
-    core.count_refusal(Refusal::ClientGone);
+/// The client is gone, or was cut off for reading nothing: so is its upstream exchange, now.
+fn leave(core: &Core, client: &Client, lease: &mut Lease) -> Outcome {
+    let cut_off = client.socket.deadline.expired();
+    core.count_refusal(if cut_off { Refusal::WriteTimeout } else { Refusal::ClientGone });
     lease.socket().shutdown(Shutdown::Both);
     Outcome::Abort
 }
@@ -723,7 +742,7 @@ impl Record {
         if let (Some(sent), Some(answered)) = (self.sent, self.answered) {
             let upstream = answered.duration_since(sent);
             stats.upstream_duration.record(upstream);
-let relayed = self.relayed.unwrap_or(ended);
+            let relayed = self.relayed.unwrap_or(ended);
             stats.overhead.record(sent.duration_since(self.started) + relayed.duration_since(answered));
         }
     }

@@ -10,7 +10,7 @@ mod respond;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
@@ -251,8 +251,14 @@ fn accept_queued(core: &Rc<Core>, listener: &Listener, max: usize) -> io::Result
 /// Starts to serve a connection, or closes it.
 fn begin(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
     core.stats.borrow_mut().accepted += 1;
-    let Some(admission) = core.admit_connection(peer.ip(), &core.snapshot().limits) else {
-        return;
+    let admission = match core.admit_connection(peer.ip(), &core.snapshot().limits) {
+        Ok(admission) => admission,
+        Err(error) => {
+            core.count_refusal(error.refusal());
+            // A new socket has room for it; whoever does not listen any more has lost nothing.
+            let _ = (&stream).write(&respond::refusal_at_the_door(error));
+            return;
+        }
     };
     let socket = stream
         .set_nonblocking(true)

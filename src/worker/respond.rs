@@ -42,12 +42,7 @@ impl Refusal<'_> {
 }
 
 /// Refuses bytes that are no request: one answer, then the connection ends.
-pub(super) async fn refuse_connection(
-    core: &Core,
-    client: &mut Client,
-    error: ProxyError,
-    with_body: bool,
-) -> Outcome {
+pub(super) async fn refuse_connection(core: &Core, client: &mut Client, error: ProxyError, with_body: bool) -> Outcome {
     core.count_refusal(error.refusal());
     let mut answer = Vec::new();
     let persistence = Persistence::Close;
@@ -57,6 +52,13 @@ pub(super) async fn refuse_connection(
         Ok(()) => Outcome::Close,
         Err(_) => Outcome::Abort,
     }
+}
+
+/// For a connection that is not taken in: written before it is closed, without waiting for a request.
+pub(super) fn refusal_at_the_door(error: ProxyError) -> Vec<u8> {
+    let mut answer = Vec::new();
+    Refusal { error, allow: None, id: None, with_body: true, persistence: Persistence::Close }.encode(&mut answer);
+    answer
 }
 
 /// Reason phrases of the statuses we make ourselves (RFC 9110 section 15, RFC 6585).

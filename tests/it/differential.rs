@@ -13,6 +13,8 @@ mod properties;
 
 const INPUTS: usize = 20_000;
 
+type Property = fn(&[u8]);
+
 /// splitmix64 (Steele, Lea and Flood, 2014).
 struct Random(u64);
 
@@ -54,18 +56,58 @@ impl Random {
 }
 
 const TARGETS: &[&[u8]] = &[
-    b"/mcp/b", b"/", b"/mcp/b?x=1&y=%zz", b"*", b"http://test/mcp/b", b"https://TEST:80/a/b?c", b"/a/../b", b"/%2e%2e",
-    b"/a..b/.../c", b"//x", b"/a?b#c", b"test:80", b"/a/..%2fb", b"/a;b=c/d", b"/~a!$&'()*+,=:@",
+    b"/mcp/b",
+    b"/",
+    b"/mcp/b?x=1&y=%zz",
+    b"*",
+    b"http://test/mcp/b",
+    b"https://TEST:80/a/b?c",
+    b"/a/../b",
+    b"/%2e%2e",
+    b"/a..b/.../c",
+    b"//x",
+    b"/a?b#c",
+    b"test:80",
+    b"/a/..%2fb",
+    b"/a;b=c/d",
+    b"/~a!$&'()*+,=:@",
 ];
 
 const FIELDS: &[&[u8]] = &[
-    b"Host: test", b"Host: test", b"host:TEST:80", b"Host: a@b", b"Host:", b"Content-Length: 5", b"content-length: 0",
-    b"Content-Length: +5", b"Content-Length: 5, 5", b"Transfer-Encoding: chunked", b"transfer-encoding:\tCHUNKED ",
-    b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding : chunked", b"Connection: close, x-hop", b"X-Hop: 1",
-    b"Connection: keep-alive", b"TE: trailers", b"Upgrade: websocket", b"Expect: 100-continue", b"X-A:", b"x-a: \t b c \t",
-    b"X-Forwarded-For: 1.1.1.1, 2.2.2.2", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: h", b"Forwarded: for=x",
-    b"Mcp-Session-Id: s", b"MCP-Protocol-Version: 2026-07-28", b"Mcp-Method: tools/call", b"Content-Type: text/plain",
-    b" folded", b"X-\xc3\xa9: y", b"X-Y: \xc3\xa9", b": empty", b"X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    b"Host: test",
+    b"Host: test",
+    b"host:TEST:80",
+    b"Host: a@b",
+    b"Host:",
+    b"Content-Length: 5",
+    b"content-length: 0",
+    b"Content-Length: +5",
+    b"Content-Length: 5, 5",
+    b"Transfer-Encoding: chunked",
+    b"transfer-encoding:\tCHUNKED ",
+    b"Transfer-Encoding: gzip, chunked",
+    b"Transfer-Encoding : chunked",
+    b"Connection: close, x-hop",
+    b"X-Hop: 1",
+    b"Connection: keep-alive",
+    b"TE: trailers",
+    b"Upgrade: websocket",
+    b"Expect: 100-continue",
+    b"X-A:",
+    b"x-a: \t b c \t",
+    b"X-Forwarded-For: 1.1.1.1, 2.2.2.2",
+    b"X-Forwarded-Proto: https",
+    b"X-Forwarded-Host: h",
+    b"Forwarded: for=x",
+    b"Mcp-Session-Id: s",
+    b"MCP-Protocol-Version: 2026-07-28",
+    b"Mcp-Method: tools/call",
+    b"Content-Type: text/plain",
+    b" folded",
+    b"X-\xc3\xa9: y",
+    b"X-Y: \xc3\xa9",
+    b": empty",
+    b"X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
 
 fn request(random: &mut Random) -> Vec<u8> {
@@ -76,7 +118,13 @@ fn request(random: &mut Random) -> Vec<u8> {
     bytes.extend_from_slice(random.one_of(&[b"GET", b"POST", b"POST", b"DELETE", b"OPTIONS", b"CONNECT", b"get"]));
     bytes.push(b' ');
     bytes.extend_from_slice(random.one_of(TARGETS));
-    bytes.extend_from_slice(random.one_of(&[b" HTTP/1.1\r\n", b" HTTP/1.1\r\n", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"\r\n"]));
+    bytes.extend_from_slice(random.one_of(&[
+        b" HTTP/1.1\r\n",
+        b" HTTP/1.1\r\n",
+        b" HTTP/1.1\r\n",
+        b" HTTP/1.0\r\n",
+        b"\r\n",
+    ]));
     if !random.one_in(4) {
         bytes.extend_from_slice(b"Host: test\r\n");
     }
@@ -92,7 +140,15 @@ fn request(random: &mut Random) -> Vec<u8> {
 
 fn response(random: &mut Random) -> Vec<u8> {
     let mut bytes = random.one_of(&[b"HTTP/1.1 ", b"HTTP/1.1 ", b"HTTP/1.0 ", b"HTTP/2 "]).to_vec();
-    bytes.extend_from_slice(random.one_of(&[b"200 OK", b"200", b"204 ", b"304 x", b"100 Continue", b"099 x", b"200 \xc3\xa9"]));
+    bytes.extend_from_slice(random.one_of(&[
+        b"200 OK",
+        b"200",
+        b"204 ",
+        b"304 x",
+        b"100 Continue",
+        b"099 x",
+        b"200 \xc3\xa9",
+    ]));
     bytes.extend_from_slice(b"\r\n");
     for _ in 0..random.below(5) {
         bytes.extend_from_slice(random.one_of(FIELDS));
@@ -169,7 +225,7 @@ fn ids_are_what_stands_in_the_body() {
 
 #[test]
 fn the_corpus_holds_too() {
-    let targets: [(&str, fn(&[u8])); 5] = [
+    let targets: [(&str, Property); 5] = [
         ("request_head", properties::request_head),
         ("response_head", properties::response_head),
         ("chunked_body", properties::chunked_body),
@@ -199,12 +255,18 @@ fn requests_are_read_as_monoio_http_reads_them() {
         assert_eq!(rest, bytes[end..], "the head ends elsewhere");
         assert_eq!(theirs.method.as_str().as_bytes(), ours.method_text(bytes));
         assert_eq!(theirs.uri.path().as_bytes(), ours.path(bytes));
-        assert_eq!(theirs.uri.query().unwrap_or_default().as_bytes(), ours.query(bytes).strip_prefix(b"?").unwrap_or_default());
+        assert_eq!(
+            theirs.uri.query().unwrap_or_default().as_bytes(),
+            ours.query(bytes).strip_prefix(b"?").unwrap_or_default()
+        );
         assert_eq!(theirs.headers.len(), ours.fields().len());
         for name in theirs.headers.keys() {
             let theirs: Vec<&[u8]> = theirs.headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
-            let is_it = |field: &&ringway::http::Field| field.name.of_buffer(bytes).eq_ignore_ascii_case(name.as_str().as_bytes());
-            let ours: Vec<&[u8]> = ours.fields().iter().filter(is_it).map(|field| field.value.of_buffer(bytes)).collect();
+            let is_it = |field: &&ringway::http::Field| {
+                field.name.of_buffer(bytes).eq_ignore_ascii_case(name.as_str().as_bytes())
+            };
+            let ours: Vec<&[u8]> =
+                ours.fields().iter().filter(is_it).map(|field| field.value.of_buffer(bytes)).collect();
             assert_eq!(theirs, ours);
         }
     });

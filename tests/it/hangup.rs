@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::support::backend::{EVENT_STREAM, Exchange, LAST_CHUNK, chunk, event};
 use crate::support::client::{CALL, DELETE, GET, post};
-use crate::support::{Backend, Client, PATIENCE, Proxy, TempFile, eventually, json};
+use crate::support::{Backend, BlackHole, Client, PATIENCE, Proxy, TempFile, eventually, json};
 
 /// How a client leaves.
 const WAYS: [fn(Client); 2] = [drop, Client::reset];
@@ -145,7 +145,9 @@ fn leaves_inside_the_answer(answer: impl Fn(&mut Exchange) + Send + Sync + 'stat
 #[test]
 fn while_a_stream_is_silent() {
     leaves_inside_the_answer(
-        |exchange| drop(exchange.send([EVENT_STREAM, &chunk(&event("first"))].concat())),
+        |exchange| {
+            exchange.send([EVENT_STREAM, &chunk(&event("first"))].concat());
+        },
         |client| {
             client.head();
             assert_eq!(client.event(), event("first"));
@@ -155,13 +157,20 @@ fn while_a_stream_is_silent() {
 
 #[test]
 fn before_the_first_event_of_a_stream() {
-    leaves_inside_the_answer(|exchange| drop(exchange.send(EVENT_STREAM)), |client| drop(client.head()));
+    leaves_inside_the_answer(
+        |exchange| {
+            exchange.send(EVENT_STREAM);
+        },
+        |client| drop(client.head()),
+    );
 }
 
 #[test]
 fn inside_an_answer_of_known_length() {
     leaves_inside_the_answer(
-        |exchange| drop(exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")),
+        |exchange| {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+        },
         |client| {
             client.head();
             client.exactly(4);
@@ -294,4 +303,16 @@ fn five_hundred_abandoned_exchanges_leave_nothing_behind() {
     proxy.admin.comes_to_rest();
     eventually("no upstream connection stays", || upstream() == 0.0);
     eventually("all descriptors are closed", || proxy.descriptors() <= base);
+}
+
+#[test]
+fn a_client_that_leaves_while_a_connection_is_made_runs_nothing() {
+    let hole = BlackHole::new();
+    let proxy = Proxy::builder().backend_with("b", &[hole.address], "connect_timeout_ms = 3600000").start();
+    let mut client = proxy.client();
+    client.send(post(CALL));
+    eventually("begun", || proxy.metric("ringway_exchanges") == 1.0);
+    drop(client);
+    proxy.comes_to_rest();
+    assert_eq!(proxy.refused("client_gone"), 1.0);
 }

@@ -1,10 +1,12 @@
-//! The project's own shape: which module may know which, and what is not in the dependency tree.
+//! The project's own shape: which module may know which, what is not in the dependency tree, and that
+//! the README knows every key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ringway::config::{KeyDoc, reference};
 use serde_json::Value;
 
 /// What each module may name of this crate; arrows go one way. A row is the whole truth about its
@@ -149,4 +151,15 @@ fn no_other_runtime_is_in_the_dependency_tree() {
     for runtime in ["tokio", "async-std", "smol", "hyper", "monoio-http"] {
         assert!(!dependencies.contains(runtime), "{runtime} is in the tree");
     }
+}
+
+#[test]
+fn the_readme_has_every_key_in_order_and_no_other() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    let expected: Vec<String> = reference().iter().map(KeyDoc::row).collect();
+    assert!(!expected.is_empty());
+    let table = readme.split_once("| key | default | allowed | meaning |").expect("the reference's heading").1;
+    // Behind the heading comes the line of dashes; a table ends at the first line without a bar.
+    let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows, expected, "the table in README.md should be:\n{}\n", expected.join("\n"));
 }

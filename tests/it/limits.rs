@@ -6,6 +6,13 @@ use serde_json::{Value, json as value};
 use crate::support::client::{CALL, GET, post};
 use crate::support::{Backend, BlackHole, Client, Gate, Proxy, Reserved, Response, eventually, json};
 
+/// The answer comes without a request, and the connection ends with it.
+fn refused_at_the_door(client: &mut Client) {
+    let response = client.response();
+    assert_eq!((response.status, response.field("retry-after")), (503, Some("1")));
+    assert!(client.ended());
+}
+
 #[test]
 fn a_worker_takes_no_more_connections_than_allowed() {
     let backend = Backend::always(json("{}"));
@@ -13,8 +20,7 @@ fn a_worker_takes_no_more_connections_than_allowed() {
         Proxy::builder().workers(1).limits("connections_per_worker_max = 2").backend("b", &[backend.address()]).start();
     let (mut first, mut second) = (proxy.client(), proxy.client());
     assert_eq!((first.call().status, second.call().status), (200, 200));
-    let mut third = proxy.client();
-    assert!(third.ended());
+    refused_at_the_door(&mut proxy.client());
     assert_eq!(proxy.refused("connections_max"), 1.0);
     assert_eq!((first.call().status, second.call().status), (200, 200));
     drop(first);
@@ -29,7 +35,7 @@ fn one_address_cannot_take_the_places_of_all() {
         Proxy::builder().workers(1).limits("connections_per_ip_max = 2").backend("b", &[backend.address()]).start();
     let (mut first, mut second) = (proxy.client(), proxy.client());
     assert_eq!((first.call().status, second.call().status), (200, 200));
-    assert!(proxy.client().ended());
+    refused_at_the_door(&mut proxy.client());
     assert_eq!(proxy.refused("connections_per_ip"), 1.0);
     let mut other = Client::connect_from([127, 0, 0, 2], proxy.address());
     assert_eq!(other.call().status, 200);

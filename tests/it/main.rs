@@ -6,6 +6,7 @@
 mod admin;
 mod config;
 mod deadlines;
+mod differential;
 mod drain;
 mod hangup;
 mod layout;

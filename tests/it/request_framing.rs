@@ -163,13 +163,33 @@ const CODINGS: &[Row] = &[
     ("length and tab before chunked", b"Content-Length: 5\r\nTransfer-Encoding:\tchunked", 400, "transfer_encoding"),
     ("length zero and chunked", b"Content-Length: 0\r\nTransfer-Encoding: chunked", 400, "transfer_encoding"),
     ("length and identity", b"Content-Length: 5\r\nTransfer-Encoding: identity", 501, "transfer_encoding"),
-    ("length and chunked with space before the colon", b"Content-Length: 5\r\nTransfer-Encoding : chunked", 400, "malformed"),
+    (
+        "length and chunked with space before the colon",
+        b"Content-Length: 5\r\nTransfer-Encoding : chunked",
+        400,
+        "malformed",
+    ),
     ("length and chunked on a folded line", b"Content-Length: 5\r\nTransfer-Encoding:\r\n chunked", 400, "malformed"),
-    ("length and chunked behind a vertical tab", b"Content-Length: 5\r\nTransfer-Encoding: \x0bchunked", 400, "malformed"),
+    (
+        "length and chunked behind a vertical tab",
+        b"Content-Length: 5\r\nTransfer-Encoding: \x0bchunked",
+        400,
+        "malformed",
+    ),
     ("length and chunked behind a bare CR", b"Content-Length: 5\r\nX: y\rTransfer-Encoding: chunked", 400, "malformed"),
     ("length and chunked behind a bare LF", b"Content-Length: 5\r\nX: y\nTransfer-Encoding: chunked", 400, "malformed"),
-    ("length named away", b"Connection: content-length\r\nContent-Length: 5\r\nTransfer-Encoding: chunked", 400, "transfer_encoding"),
-    ("coding named away", b"Connection: transfer-encoding\r\nContent-Length: 5\r\nTransfer-Encoding: chunked", 400, "transfer_encoding"),
+    (
+        "length named away",
+        b"Connection: content-length\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
+        400,
+        "transfer_encoding",
+    ),
+    (
+        "coding named away",
+        b"Connection: transfer-encoding\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
+        400,
+        "transfer_encoding",
+    ),
     ("chunked twice", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400, "transfer_encoding"),
     ("chunked, then identity", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", 400, "transfer_encoding"),
     ("identity, then chunked", b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", 501, "transfer_encoding"),
@@ -221,7 +241,12 @@ const FIELDS: &[Row] = &[
     ("two expectations in one field", b"Expect: 100-continue, 100-continue", 417, "expectation"),
     ("two Expect fields", b"Expect: 100-continue\r\nExpect: 100-continue", 400, "malformed"),
     ("Mcp-Session-Id twice", b"Mcp-Session-Id: a\r\nmcp-session-id: b", 400, "malformed"),
-    ("MCP-Protocol-Version twice", b"MCP-Protocol-Version: 2025-06-18\r\nMCP-Protocol-Version: 2025-06-18", 400, "malformed"),
+    (
+        "MCP-Protocol-Version twice",
+        b"MCP-Protocol-Version: 2025-06-18\r\nMCP-Protocol-Version: 2025-06-18",
+        400,
+        "malformed",
+    ),
     ("Mcp-Method twice", b"Mcp-Method: tools/list\r\nMcp-Method: tools/call", 400, "malformed"),
     ("Mcp-Name twice", b"Mcp-Name: a\r\nMcp-Name: b", 400, "malformed"),
     ("Content-Type twice", b"Content-Type: application/json\r\nContent-Type: text/plain", 400, "malformed"),
@@ -315,10 +340,25 @@ fn oversize() -> Vec<Refused> {
         case("a target of 1 MiB", target(1 << 20), 414, "target_too_long"),
         case("a method without end", "A".repeat(10_000).into_bytes(), 414, "target_too_long"),
         case("a length one byte too long", body_of_length(1025), 413, "body_too_large"),
-        case("a chunk one byte too long", chunked(&format!("401\r\n{}\r\n0\r\n\r\n", "x".repeat(1025))), 413, "body_too_large"),
-        case("chunks one byte too long", chunked(&format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(1025))), 413, "body_too_large"),
+        case(
+            "a chunk one byte too long",
+            chunked(&format!("401\r\n{}\r\n0\r\n\r\n", "x".repeat(1025))),
+            413,
+            "body_too_large",
+        ),
+        case(
+            "chunks one byte too long",
+            chunked(&format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(1025))),
+            413,
+            "body_too_large",
+        ),
         case("extensions without end", chunked(&format!("1;{}", "x".repeat(20_000))), 400, "malformed"),
-        case("an extension on each of many chunks", chunked(&format!("1;{}\r\nx\r\n", "x".repeat(30)).repeat(700)), 400, "malformed"),
+        case(
+            "an extension on each of many chunks",
+            chunked(&format!("1;{}\r\nx\r\n", "x".repeat(30)).repeat(700)),
+            400,
+            "malformed",
+        ),
         case("a trailer without end", chunked(&format!("0\r\nX: {}", "x".repeat(20_000))), 400, "malformed"),
         case("trailers without end", chunked(&format!("0\r\n{}", "X: y\r\n".repeat(3_000))), 400, "malformed"),
     ]
@@ -563,7 +603,11 @@ const PASSES: &[Passes] = &[
         "GET HTTP://TEST/mcp/b HTTP/1.1\r\nHost: test\r\n\r\n",
         "GET /mcp HTTP/1.1\r\n\r\n",
     ),
-    ("an absolute target of https", "GET https://test/mcp/b HTTP/1.1\r\nHost: test\r\n\r\n", "GET /mcp HTTP/1.1\r\n\r\n"),
+    (
+        "an absolute target of https",
+        "GET https://test/mcp/b HTTP/1.1\r\nHost: test\r\n\r\n",
+        "GET /mcp HTTP/1.1\r\n\r\n",
+    ),
     (
         "a query of all kinds, as it came",
         "GET /mcp/b?a=%zz&b=/../%2e%2e/&c=[]{}|^`\"<>\\%00 HTTP/1.1\r\nHost: test\r\n\r\n",
@@ -672,7 +716,11 @@ fn what_passes_passes_wherever_it_is_cut() {
             client.send(second);
             assert_eq!(final_answer(&mut client), 200, "{name}, cut at {at}");
             let request = without_chunks(&without_ours(&backend.next_request()));
-            assert_eq!(request.replace("Content-Length: 0\r\n", ""), seen.replace("Content-Length: 0\r\n", ""), "{name}, cut at {at}");
+            assert_eq!(
+                request.replace("Content-Length: 0\r\n", ""),
+                seen.replace("Content-Length: 0\r\n", ""),
+                "{name}, cut at {at}"
+            );
         }
     }
 }

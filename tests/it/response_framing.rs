@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::support::wire::{Asked, Message, messages};
 use crate::support::backend::Exchange;
+use crate::support::wire::{Asked, Message, messages};
 use crate::support::{Backend, Client, Proxy, eventually, json};
 
 /// What the backend does behind its answer.
@@ -50,67 +50,70 @@ use Seen::{BadGateway, Broken, Cut, Whole};
 /// Name, answer, what follows.
 type Row = (&'static str, &'static [u8], After, Seen, Pool);
 
-const STATUS_LINES: &[Row] = &[
-    ("status of two digits", b"HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("status of four digits", b"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("status 099", b"HTTP/1.1 099 Low\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("status 600", b"HTTP/1.1 600 High\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("status of letters", b"HTTP/1.1 abc OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("status negative", b"HTTP/1.1 -20 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("no status", b"HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("no version", b"200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("reason joined to the status", b"HTTP/1.1 200OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("two spaces before the status", b"HTTP/1.1  200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("tab before the status", b"HTTP/1.1\t200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("HTTP/1.2", b"HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("HTTP/2", b"HTTP/2 200\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("version in lower case", b"http/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("another protocol", b"ICY 200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("an empty line before", b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("NUL in the reason", b"HTTP/1.1 200 O\0K\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("bare CR in the reason", b"HTTP/1.1 200 O\rK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("bare LF behind the reason", b"HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("a page without a head", b"<html>\r\n<body>\r\n\r\n", Stays, BadGateway, Dropped),
+/// Before `\r\nContent-Length: 2\r\n\r\n{}`.
+const BAD_STATUS_LINES: &[(&str, &[u8])] = &[
+    ("status of two digits", b"HTTP/1.1 20 OK"),
+    ("status of four digits", b"HTTP/1.1 2000 OK"),
+    ("status 099", b"HTTP/1.1 099 Low"),
+    ("status 600", b"HTTP/1.1 600 High"),
+    ("status of letters", b"HTTP/1.1 abc OK"),
+    ("status negative", b"HTTP/1.1 -20 OK"),
+    ("no status", b"HTTP/1.1"),
+    ("no version", b"200 OK"),
+    ("reason joined to the status", b"HTTP/1.1 200OK"),
+    ("two spaces before the status", b"HTTP/1.1  200 OK"),
+    ("tab before the status", b"HTTP/1.1\t200 OK"),
+    ("HTTP/1.2", b"HTTP/1.2 200 OK"),
+    ("HTTP/2", b"HTTP/2 200"),
+    ("version in lower case", b"http/1.1 200 OK"),
+    ("another protocol", b"ICY 200 OK"),
+    ("an empty line before", b"\r\nHTTP/1.1 200 OK"),
+    ("NUL in the reason", b"HTTP/1.1 200 O\0K"),
+    ("bare CR in the reason", b"HTTP/1.1 200 O\rK"),
+    ("bare LF behind the reason", b"HTTP/1.1 200 OK\nX: y"),
+    ("a page without a head", b"<html>\r\n<body>"),
+];
+
+const GOOD_STATUS_LINES: &[Row] = &[
     ("no reason", b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(200, "{}"), Kept),
     ("an empty reason", b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(200, "{}"), Kept),
     ("an unknown status", b"HTTP/1.1 299 Odd\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(299, "{}"), Kept),
     ("a reason beyond ASCII", b"HTTP/1.1 200 \xc3\xa9\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(200, "{}"), Kept),
 ];
 
-const FIELDS: &[Row] = &[
-    ("bare LF behind a field", b"HTTP/1.1 200 OK\r\nX: y\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("bare LF as the empty line", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\n{}", Stays, BadGateway, Dropped),
-    ("bare CR in a value", b"HTTP/1.1 200 OK\r\nX: y\rz\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("NUL in a value", b"HTTP/1.1 200 OK\r\nX: \0\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("NUL in a name", b"HTTP/1.1 200 OK\r\nX\0: y\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("a folded value", b"HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("a folded first line", b"HTTP/1.1 200 OK\r\n X: y\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("space before the colon", b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("an empty name", b"HTTP/1.1 200 OK\r\n: y\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("no colon", b"HTTP/1.1 200 OK\r\nX\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("two lengths, equal", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("two lengths, different", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 9\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("a list of lengths", b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("a length with a sign", b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("a negative length", b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("a hexadecimal length", b"HTTP/1.1 200 OK\r\nContent-Length: 0x2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("an empty length", b"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n{}", Closes, BadGateway, Dropped),
-    ("a length of 2^64 + 2", b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551618\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("length and chunked", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("chunked and length", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("length and identity", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: identity\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("gzip, chunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("chunked, gzip", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("xchunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("chunked twice", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("identity, then chunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("chunked with space before the colon", b"HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("chunked behind a vertical tab", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("an empty coding", b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\n", Closes, BadGateway, Dropped),
-    ("chunked in HTTP/1.0", b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Stays, BadGateway, Dropped),
-    ("Content-Type twice", b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Type: c/d\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("Mcp-Session-Id twice", b"HTTP/1.1 200 OK\r\nMcp-Session-Id: a\r\nMcp-Session-Id: b\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("TRANSFER-ENCODING: CHUNKED", b"HTTP/1.1 200 OK\r\nTRANSFER-ENCODING:\t CHUNKED \t\r\n\r\n2\r\n{}\r\n0\r\n\r\n", Stays, Whole(200, "{}"), Kept),
+/// Between `HTTP/1.1 200 OK\r\n` and `\r\n\r\n{}`.
+const BAD_FIELDS: &[(&str, &[u8])] = &[
+    ("bare LF behind a field", b"X: y\nContent-Length: 2"),
+    ("bare LF as the empty line", b"Content-Length: 2\r\n\n{}"),
+    ("bare CR in a value", b"X: y\rz\r\nContent-Length: 2"),
+    ("NUL in a value", b"X: \0\r\nContent-Length: 2"),
+    ("NUL in a name", b"X\0: y\r\nContent-Length: 2"),
+    ("a folded value", b"X: y\r\n z\r\nContent-Length: 2"),
+    ("a folded first line", b" X: y\r\nContent-Length: 2"),
+    ("space before the colon", b"Content-Length : 2"),
+    ("an empty name", b": y\r\nContent-Length: 2"),
+    ("no colon", b"X\r\nContent-Length: 2"),
+    ("two lengths, equal", b"Content-Length: 2\r\nContent-Length: 2"),
+    ("two lengths, different", b"Content-Length: 2\r\nContent-Length: 9"),
+    ("a list of lengths", b"Content-Length: 2, 2"),
+    ("a length with a sign", b"Content-Length: +2"),
+    ("a negative length", b"Content-Length: -2"),
+    ("a hexadecimal length", b"Content-Length: 0x2"),
+    ("an empty length", b"Content-Length:"),
+    ("a length of 2^64 + 2", b"Content-Length: 18446744073709551618"),
+    ("length and chunked", b"Content-Length: 2\r\nTransfer-Encoding: chunked"),
+    ("chunked and length", b"Transfer-Encoding: chunked\r\nContent-Length: 2"),
+    ("length and identity", b"Content-Length: 2\r\nTransfer-Encoding: identity"),
+    ("gzip, chunked", b"Transfer-Encoding: gzip, chunked"),
+    ("chunked, gzip", b"Transfer-Encoding: chunked, gzip"),
+    ("xchunked", b"Transfer-Encoding: xchunked"),
+    ("chunked twice", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+    ("identity, then chunked", b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked"),
+    ("chunked with space before the colon", b"Transfer-Encoding : chunked"),
+    ("chunked behind a vertical tab", b"Transfer-Encoding: \x0bchunked"),
+    ("an empty coding", b"Transfer-Encoding:"),
+    ("Content-Type twice", b"Content-Type: a/b\r\nContent-Type: c/d\r\nContent-Length: 2"),
+    ("Mcp-Session-Id twice", b"Mcp-Session-Id: a\r\nMcp-Session-Id: b\r\nContent-Length: 2"),
 ];
 
 const LENGTHS: &[Row] = &[
@@ -118,15 +121,45 @@ const LENGTHS: &[Row] = &[
     ("a length of zero", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Stays, Whole(200, ""), Kept),
     ("a length too short", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}garbage", Stays, Whole(200, "{}"), Dropped),
     ("a length of zero and a body", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n{}", Stays, Whole(200, ""), Dropped),
-    ("two answers", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nfor you", Stays, Whole(200, "{}"), Dropped),
-    ("an empty line behind the body", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}\r\n", Stays, Whole(200, "{}"), Dropped),
+    (
+        "two answers",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nfor you",
+        Stays,
+        Whole(200, "{}"),
+        Dropped,
+    ),
+    (
+        "an empty line behind the body",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}\r\n",
+        Stays,
+        Whole(200, "{}"),
+        Dropped,
+    ),
     ("a length too long, then the end", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", Closes, Cut("{}"), Dropped),
-    ("a length of 2^63 - 1, then the end", b"HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\n{}", Closes, Cut("{}"), Dropped),
+    (
+        "a length of 2^63 - 1, then the end",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\n{}",
+        Closes,
+        Cut("{}"),
+        Dropped,
+    ),
     ("a length and no body", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Closes, Cut(""), Dropped),
-    ("Connection: close", b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(200, "{}"), Dropped),
+    (
+        "Connection: close",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+        Stays,
+        Whole(200, "{}"),
+        Dropped,
+    ),
     ("the end behind an answer", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Closes, Whole(200, "{}"), Dropped),
     ("HTTP/1.0 with a length", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(200, "{}"), Dropped),
-    ("HTTP/1.0 kept open", b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(200, "{}"), Kept),
+    (
+        "HTTP/1.0 kept open",
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}",
+        Stays,
+        Whole(200, "{}"),
+        Kept,
+    ),
     ("a body up to the end", b"HTTP/1.1 200 OK\r\n\r\n{}", Closes, Whole(200, "{}"), Dropped),
     ("no body up to the end", b"HTTP/1.1 200 OK\r\n\r\n", Closes, Whole(200, ""), Dropped),
     ("HTTP/1.0 up to the end", b"HTTP/1.0 200 OK\r\n\r\n{}", Closes, Whole(200, "{}"), Dropped),
@@ -137,44 +170,108 @@ const LENGTHS: &[Row] = &[
     ("half a status line", b"HTTP/1.1 20", Closes, BadGateway, Dropped),
     ("half a head", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", Closes, BadGateway, Dropped),
     ("a reset inside the head", b"HTTP/1.1 200 OK\r\nContent-", Resets, BadGateway, Dropped),
+    (
+        "chunked in HTTP/1.0",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        Stays,
+        BadGateway,
+        Dropped,
+    ),
+    (
+        "TRANSFER-ENCODING: CHUNKED",
+        b"HTTP/1.1 200 OK\r\nTRANSFER-ENCODING:\t CHUNKED \t\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        Stays,
+        Whole(200, "{}"),
+        Kept,
+    ),
 ];
 
+/// Behind `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n`.
 const CHUNKS: &[Row] = &[
-    ("chunks", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", Stays, Whole(200, "{}"), Kept),
-    ("extensions and trailers", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0;c\r\nX: y\r\nContent-Length: 9\r\n\r\n", Stays, Whole(200, "{}"), Kept),
-    ("bytes behind the last chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\ngarbage", Stays, Whole(200, "{}"), Dropped),
-    ("an answer behind the last chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Stays, Whole(200, ""), Dropped),
-    ("no chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Closes, Cut(""), Dropped),
-    ("the end inside a size", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2", Closes, Cut(""), Dropped),
-    ("the end inside a chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{}", Closes, Cut("{}"), Dropped),
-    ("the end behind a chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", Closes, Cut("{}"), Dropped),
-    ("the end inside the last chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", Closes, Cut("{}"), Dropped),
-    ("a reset inside a chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{}", Resets, Broken, Dropped),
-    ("the end inside a trailer", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: y\r\n", Closes, Cut("{}"), Dropped),
-    ("a chunk longer than its size", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
-    ("a chunk shorter than its size", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
-    ("a chunk without CRLF", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}0\r\n\r\n", Stays, Broken, Dropped),
-    ("a size ends with bare LF", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
-    ("a chunk ends with bare LF", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\n0\r\n\r\n", Stays, Broken, Dropped),
-    ("an empty size", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
-    ("a size with a sign", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
-    ("a size that overflows", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000002\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
-    ("a body without chunks", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}", Closes, Broken, Dropped),
-    ("a trailer without a name", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n: y\r\n\r\n", Stays, Broken, Dropped),
+    ("chunks", b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", Stays, Whole(200, "{}"), Kept),
+    (
+        "extensions and trailers",
+        b"2;a=b\r\n{}\r\n0;c\r\nX: y\r\nContent-Length: 9\r\n\r\n",
+        Stays,
+        Whole(200, "{}"),
+        Kept,
+    ),
+    ("bytes behind the last chunk", b"2\r\n{}\r\n0\r\n\r\ngarbage", Stays, Whole(200, "{}"), Dropped),
+    (
+        "an answer behind the last chunk",
+        b"0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        Stays,
+        Whole(200, ""),
+        Dropped,
+    ),
+    ("no chunk", b"", Closes, Cut(""), Dropped),
+    ("the end inside a size", b"2", Closes, Cut(""), Dropped),
+    ("the end inside a chunk", b"9\r\n{}", Closes, Cut("{}"), Dropped),
+    ("the end behind a chunk", b"2\r\n{}\r\n", Closes, Cut("{}"), Dropped),
+    ("the end inside the last chunk", b"2\r\n{}\r\n0\r\n", Closes, Cut("{}"), Dropped),
+    ("a reset inside a chunk", b"9\r\n{}", Resets, Broken, Dropped),
+    ("the end inside a trailer", b"2\r\n{}\r\n0\r\nX: y\r\n", Closes, Cut("{}"), Dropped),
+    ("a chunk longer than its size", b"1\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
+    ("a chunk shorter than its size", b"3\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
+    ("a chunk without CRLF", b"2\r\n{}0\r\n\r\n", Stays, Broken, Dropped),
+    ("a size ends with bare LF", b"2\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
+    ("a chunk ends with bare LF", b"2\r\n{}\n0\r\n\r\n", Stays, Broken, Dropped),
+    ("an empty size", b"\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
+    ("a size with a sign", b"+2\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
+    ("a size that overflows", b"10000000000000002\r\n{}\r\n0\r\n\r\n", Stays, Broken, Dropped),
+    ("a body without chunks", b"{}", Closes, Broken, Dropped),
+    ("a trailer without a name", b"2\r\n{}\r\n0\r\n: y\r\n\r\n", Stays, Broken, Dropped),
 ];
 
+/// Behind `HTTP/1.1 `.
 const BODILESS: &[Row] = &[
-    ("204", b"HTTP/1.1 204 No Content\r\n\r\n", Stays, Whole(204, ""), Kept),
-    ("204 with a body", b"HTTP/1.1 204 No Content\r\n\r\n{}", Stays, Whole(204, ""), Dropped),
-    ("204 with a length and a body", b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(204, ""), Dropped),
-    ("204 with chunks", b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Stays, Whole(204, ""), Dropped),
-    ("304 with the length of what it stands for", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", Stays, Whole(304, ""), Kept),
-    ("304 with a body", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(304, ""), Dropped),
-    ("100, then an answer", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(200, "{}"), Kept),
-    ("103 with fields, then an answer", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 9\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(200, "{}"), Kept),
-    ("101", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nfree bytes", Stays, BadGateway, Dropped),
-    ("100 with a body", b"HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Stays, BadGateway, Dropped),
-    ("100, then nothing", b"HTTP/1.1 100 Continue\r\n\r\n", Closes, BadGateway, Dropped),
+    ("204", b"204 No Content\r\n\r\n", Stays, Whole(204, ""), Kept),
+    ("204 with a body", b"204 No Content\r\n\r\n{}", Stays, Whole(204, ""), Dropped),
+    ("204 with a length and a body", b"204 No Content\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(204, ""), Dropped),
+    (
+        "204 with chunks",
+        b"204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        Stays,
+        Whole(204, ""),
+        Dropped,
+    ),
+    (
+        "304 with the length of what it stands for",
+        b"304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+        Stays,
+        Whole(304, ""),
+        Kept,
+    ),
+    ("304 with a body", b"304 Not Modified\r\nContent-Length: 2\r\n\r\n{}", Stays, Whole(304, ""), Dropped),
+    (
+        "100, then an answer",
+        b"100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        Stays,
+        Whole(200, "{}"),
+        Kept,
+    ),
+    (
+        "103 with fields, then an answer",
+        b"103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        Stays,
+        Whole(200, "{}"),
+        Kept,
+    ),
+    (
+        "101",
+        b"101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nfree bytes",
+        Stays,
+        BadGateway,
+        Dropped,
+    ),
+    (
+        "100 with a body",
+        b"100 Continue\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        Stays,
+        BadGateway,
+        Dropped,
+    ),
+    ("100, then nothing", b"100 Continue\r\n\r\n", Closes, BadGateway, Dropped),
 ];
 
 /// A row that may hold what was made at run time.
@@ -187,16 +284,32 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let tables = [STATUS_LINES, FIELDS, LENGTHS, CHUNKS, BODILESS];
-    assert!(tables.iter().all(|table| !table.is_empty()));
-    let rows = tables.into_iter().flatten();
-    rows.map(|&(name, answer, after, seen, pool)| Case { name: name.into(), answer: answer.into(), after, seen, pool })
-        .collect()
+    let mut cases = Vec::new();
+    let mut add = |before: &[u8], rows: &[Row], behind: &[u8]| {
+        assert!(!rows.is_empty());
+        for &(name, part, after, seen, pool) in rows {
+            cases.push(Case { name: name.into(), answer: [before, part, behind].concat(), after, seen, pool });
+        }
+    };
+    let bad = |&(name, part): &(&'static str, &'static [u8])| (name, part, Stays, BadGateway, Dropped);
+    add(b"", &BAD_STATUS_LINES.iter().map(bad).collect::<Vec<Row>>(), b"\r\nContent-Length: 2\r\n\r\n{}");
+    add(b"", GOOD_STATUS_LINES, b"");
+    add(b"HTTP/1.1 200 OK\r\n", &BAD_FIELDS.iter().map(bad).collect::<Vec<Row>>(), b"\r\n\r\n{}");
+    add(b"", LENGTHS, b"");
+    add(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CHUNKS, b"");
+    add(b"HTTP/1.1 ", BODILESS, b"");
+    cases
 }
 
 /// Too much of something.
 fn floods() -> Vec<Case> {
-    let case = |name: &str, answer: String, seen, pool| Case { name: name.into(), answer: answer.into(), after: Stays, seen, pool };
+    let case = |name: &str, answer: String, seen, pool| Case {
+        name: name.into(),
+        answer: answer.into(),
+        after: Stays,
+        seen,
+        pool,
+    };
     let head = |lines: &str| format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\n{{}}");
     let interim = |count: usize| "HTTP/1.1 100 Continue\r\n\r\n".repeat(count) + &head("");
     vec![
@@ -211,8 +324,18 @@ fn floods() -> Vec<Case> {
         case("a value without end", format!("HTTP/1.1 200 OK\r\nX: {}", "v".repeat(1 << 20)), BadGateway, Dropped),
         case("a name of 65,536 bytes", head(&format!("{}: v\r\n", "n".repeat(65_536))), BadGateway, Dropped),
         case("a reason without end", format!("HTTP/1.1 200 {}", "r".repeat(1 << 20)), BadGateway, Dropped),
-        case("an extension without end", format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;{}", "x".repeat(1 << 20)), Broken, Dropped),
-        case("a trailer without end", format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: {}", "x".repeat(1 << 20)), Broken, Dropped),
+        case(
+            "an extension without end",
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;{}", "x".repeat(1 << 20)),
+            Broken,
+            Dropped,
+        ),
+        case(
+            "a trailer without end",
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: {}", "x".repeat(1 << 20)),
+            Broken,
+            Dropped,
+        ),
     ]
 }
 

@@ -71,7 +71,9 @@ fn a_forged_or_foreign_session_is_404_before_any_backend_hears_of_it() {
     let seen = server.requests();
     let mut forged = token.clone().into_bytes();
     forged[40] = if forged[40] == b'A' { b'B' } else { b'A' };
-    for id in ["x-0", "b85bc45f5230049a37718adfa468a644", std::str::from_utf8(&forged).unwrap(), &token[..token.len() - 1]] {
+    for id in
+        ["x-0", "b85bc45f5230049a37718adfa468a644", std::str::from_utf8(&forged).unwrap(), &token[..token.len() - 1]]
+    {
         let response = ask(&mut proxy.client(), id, "");
         assert_eq!(response.status, 404, "{id}");
         assert!(response.text().contains("session not found"));

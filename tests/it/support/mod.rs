@@ -25,6 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Panics
 /// When it does not come to hold.
+#[expect(clippy::disallowed_methods, reason = "a test waits on its own thread, by its own clock")]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {

@@ -134,8 +134,8 @@ fn waits_unread(stream: &TcpStream) -> bool {
     // Columns: number, local address, remote address, state, "transmit:receive" queue.
     let queues = |local: &str, remote: &str| {
         let mut rows = table.lines().map(|line| line.split_whitespace().skip(1));
-        let row = rows.find_map(|mut row| (row.next()? == local && row.next()? == remote).then_some(row))?;
-        row.skip(1).next()?.split_once(':').map(|(sent, received)| (sent != "00000000", received != "00000000"))
+        let mut row = rows.find_map(|mut row| (row.next()? == local && row.next()? == remote).then_some(row))?;
+        row.nth(1)?.split_once(':').map(|(sent, received)| (sent != "00000000", received != "00000000"))
     };
     let unsent = queues(&ours, &theirs).is_some_and(|(unsent, _)| unsent);
     unsent || queues(&theirs, &ours).is_some_and(|(_, unread)| unread)

@@ -1,0 +1,1 @@
+"""Runs real MCP SDK clients against real MCP SDK servers, direct and through proxies, and compares."""
