@@ -64,19 +64,26 @@ pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, _adm
         if client.buffer.is_empty() && !wait_idle(&core, &mut client).await {
             return;
         }
-        let mut heads = core.heads();
-        let outcome = match read_head(&core, &mut client, &mut heads).await {
-            Next::Head(length) => exchange(&core, &mut client, &mut heads, length).await,
-            Next::Refused(error) => respond::refuse_connection(&core, &mut client, error, true).await,
-            Next::Ended => Outcome::Abort,
-        };
-        core.keep_heads(heads);
+        // On the heap: a connection that waits must not carry the room that a request needs.
+        let outcome = Box::pin(serve_one(&core, &mut client)).await;
         match outcome {
             Outcome::Keep => {}
             Outcome::Close => return linger(&core, &mut client).await,
             Outcome::Abort => return client.socket.shutdown(Shutdown::Both),
         }
     }
+}
+
+/// Serves one request, or refuses what came in its place.
+async fn serve_one(core: &Core, client: &mut Client) -> Outcome {
+    let mut heads = core.heads();
+    let outcome = match read_head(core, client, &mut heads).await {
+        Next::Head(length) => exchange(core, client, &mut heads, length).await,
+        Next::Refused(error) => respond::refuse_connection(core, client, error, true).await,
+        Next::Ended => Outcome::Abort,
+    };
+    core.keep_heads(heads);
+    outcome
 }
 
 /// Waits for the first byte of a request without holding memory for it. `false`: the connection ends.

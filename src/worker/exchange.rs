@@ -402,6 +402,7 @@ impl<'a> Exchange<'a> {
             return Ok(leave(core, self.client, &mut lease));
         }
         core.buffers.give(buffer);
+        let reusable = answer.keep_alive && length != BodyLength::UntilClose && self.body.is_whole();
         if !decoder.is_done() {
             record.relayed = Some(clock::now());
             self.let_go_of_request();
@@ -409,11 +410,7 @@ impl<'a> Exchange<'a> {
                 return Ok(outcome);
             }
         }
-        if self.heads.answer.keep_alive
-            && length != BodyLength::UntilClose
-            && self.body.is_whole()
-            && !core.draining.get()
-        {
+        if reusable && !core.draining.get() {
             lease.release(&way.cluster.backend);
         }
         Ok(if keep { Outcome::Keep } else { Outcome::Close })
@@ -426,6 +423,7 @@ impl<'a> Exchange<'a> {
             self.core.buffers.give(std::mem::take(&mut self.client.buffer));
             self.body.raw_end = 0;
         }
+        *self.heads = Heads::default();
     }
 
     /// The session id that the client is to see in place of the backend's.
