@@ -52,3 +52,49 @@ fn pipelined_requests_are_answered_in_order() {
         assert_eq!(client.response().text(), *body);
     }
 }
+
+/// The fields of the request the backend saw that tell who sent it.
+fn origin_fields(backend: &Backend) -> Vec<String> {
+    let request = backend.next_request();
+    let is_origin = |line: &&str| line.starts_with("X-Forwarded-") || line.starts_with("Forwarded:");
+    request.lines().filter(is_origin).map(str::to_owned).collect()
+}
+
+#[test]
+fn of_what_proxies_say_only_the_trusted_end_is_kept() {
+    let backend = Backend::always(json("{}"));
+    let proxy = Proxy::builder().server("trusted_hops = 2").backend("b", &[backend.address()]).start();
+    let mut client = proxy.client();
+    client.send(
+        "GET /mcp/b HTTP/1.1\r\nHost: inner\r\nX-Forwarded-For: 6.6.6.6, 3.3.3.3\r\nX-Forwarded-For: 2.2.2.2\r\n\
+         X-Forwarded-Proto: https\r\nX-Forwarded-Host: public.example\r\nForwarded: for=3.3.3.3;proto=https\r\n\r\n",
+    );
+    assert_eq!(client.response().status, 200);
+    let expected = [
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: public.example",
+        "Forwarded: for=3.3.3.3;proto=https",
+        "X-Forwarded-For: 3.3.3.3, 2.2.2.2, 127.0.0.1",
+    ];
+    assert_eq!(origin_fields(&backend), expected);
+    client.send("GET /mcp/b HTTP/1.1\r\nHost: inner\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    let expected = ["X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: http", "X-Forwarded-Host: inner"];
+    assert_eq!(origin_fields(&backend), expected);
+}
+
+#[test]
+fn an_ipv6_client_is_named_in_brackets_where_the_grammar_asks_for_them() {
+    let backend = Backend::always(json("{}"));
+    let proxy = Proxy::builder().server("listen = [\"[::1]:0\"]").backend("b", &[backend.address()]).start();
+    let mut client = proxy.client();
+    client.send("GET /mcp/b HTTP/1.1\r\nHost: [::1]:80\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    let expected = [
+        "X-Forwarded-For: ::1",
+        "X-Forwarded-Proto: http",
+        "X-Forwarded-Host: [::1]:80",
+        "Forwarded: for=\"[::1]\";host=\"[::1]:80\";proto=http",
+    ];
+    assert_eq!(origin_fields(&backend), expected);
+}
