@@ -8,27 +8,28 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
-use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::body::RequestBody;
 use super::connection::{Client, OpenedSession, Outcome};
 use super::core::{Core, Heads, head_limits};
+use super::record::Record;
 use super::respond;
 use crate::clock::{self, Tick};
-use crate::config::model::{Backend, Limits, SessionBinding};
+use crate::config::model::{Backend, SessionBinding};
 use crate::error::{ProxyError, Refusal};
 use crate::http::{
     self, BodyDecoder, BodyLength, Buffer, Chunker, Forwarded, Framing, HttpError, Method, Persistence, RequestHead,
     ResponseHead, SessionField, Target, Version,
 };
 use crate::limits;
-use crate::mcp::{self, Binding, MethodLabel, Session};
+use crate::mcp::{self, Binding, Session};
 use crate::relay::{Side, next_readable, reframe};
 use crate::route::NotFound;
-use crate::seam::{Label, Series, Snapshot, StatusClass};
+use crate::seam::Snapshot;
 use crate::upstream::{Cluster, Endpoint, Freshness, Lease, UpstreamError};
 
 /// From this version on requests stand alone. Versions are dates, and compare as text.
@@ -506,67 +507,6 @@ fn minutes_now() -> u32 {
     u32::try_from(clock::wall().as_secs() / 60).unwrap_or(u32::MAX)
 }
 
-/// A request's body as far as it has come.
-struct RequestBody {
-    decoder: BodyDecoder,
-    /// Payload that came with the head: a range of the client's buffer.
-    prefix: Range<usize>,
-    /// Where the bytes of this request end in the client's buffer.
-    raw_end: usize,
-    framing: Framing,
-    /// Whether any byte went to a backend.
-    sent: bool,
-}
-
-impl RequestBody {
-    /// Looks at what came with the head. A body that came whole is checked whole, before a backend
-    /// hears of it.
-    fn open(client: &mut Client, head: &RequestHead, head_length: usize, limits: &Limits) -> Result<Self, ProxyError> {
-        if let BodyLength::Fixed(length) = head.body
-            && length > limits.body_bytes_max
-        {
-            return Err(ProxyError::BodyTooLarge);
-        }
-        let mut decoder = BodyDecoder::new(head.body);
-        let mut raw_end = head_length;
-        let mut prefix = head_length..head_length;
-        while raw_end < client.buffer.len() && !decoder.is_done() {
-            let (used, run) = decoder.decode(&client.buffer.filled()[raw_end..])?;
-            let run = raw_end + run.start..raw_end + run.end;
-            raw_end += used;
-            let length = run.len();
-            client.buffer.move_down(run, prefix.end);
-            prefix.end += length;
-        }
-        let whole = decoder.is_done();
-        let framing = match head.body {
-            // A body that is whole is sent with its length, whatever framing it came in.
-            _ if whole && !prefix.is_empty() => Framing::Length(prefix.len() as u64),
-            BodyLength::Fixed(length) => Framing::Length(length),
-            BodyLength::Chunked if !whole => Framing::Chunked,
-            _ if matches!(head.method, Method::Post | Method::Put | Method::Patch) => Framing::Length(0),
-            _ => Framing::None,
-        };
-        let body = Self { decoder, prefix, raw_end, framing, sent: false };
-        body.check_size(limits)?;
-        Ok(body)
-    }
-
-    fn check_size(&self, limits: &Limits) -> Result<(), ProxyError> {
-        if self.decoder.payload_bytes() > limits.body_bytes_max { Err(ProxyError::BodyTooLarge) } else { Ok(()) }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.decoder.is_done()
-    }
-
-    /// Whether sending the request a second time cannot make it run twice.
-    fn may_repeat(&self, method: Method) -> bool {
-        // A body that was streamed is not there any more.
-        !self.sent || (method.is_idempotent() && self.is_whole() && self.raw_end > 0)
-    }
-}
-
 /// How writing to a backend ended.
 #[derive(PartialEq, Eq)]
 enum Sent {
@@ -697,51 +637,5 @@ fn framing_for(head: &RequestHead, answer: &ResponseHead, length: BodyLength) ->
         (BodyLength::Fixed(length), _) => Framing::Length(length),
         (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => Framing::Chunked,
         (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => Framing::UntilClose,
-    }
-}
-
-/// What is counted of one exchange.
-struct Record {
-    started: Instant,
-    sent: Option<Instant>,
-    answered: Option<Instant>,
-    /// When the answer's beginning was written, if more of it came later.
-    relayed: Option<Instant>,
-    route: Label,
-    backend: Label,
-    method: MethodLabel,
-    status: Option<u16>,
-}
-
-impl Record {
-    fn new(head: &RequestHead, bytes: &[u8]) -> Self {
-        // The head names the MCP method from 2026-07-28 on; before, only the body does.
-        let method = head.mcp_method(bytes).unwrap_or_else(|| head.method_text(bytes));
-        Self {
-            started: clock::now(),
-            sent: None,
-            answered: None,
-            relayed: None,
-            route: Label::NONE,
-            backend: Label::NONE,
-            method: MethodLabel::of(method),
-            status: None,
-        }
-    }
-
-    fn count(self, core: &Core) {
-        let ended = clock::now();
-        let mut stats = core.stats.borrow_mut();
-        let class = self.status.map_or(StatusClass::Gone, StatusClass::of);
-        let series = Series { route: self.route, backend: self.backend, method: self.method, class };
-        *stats.requests.entry(series).or_default() += 1;
-        let whole = ended.duration_since(self.started);
-        stats.request_duration.record(whole);
-        if let (Some(sent), Some(answered)) = (self.sent, self.answered) {
-            let upstream = answered.duration_since(sent);
-            stats.upstream_duration.record(upstream);
-            let relayed = self.relayed.unwrap_or(ended);
-            stats.overhead.record(sent.duration_since(self.started) + relayed.duration_since(answered));
-        }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Started by `server`, told what to do through its mailbox, never waits on another thread.
 
+mod body;
 mod connection;
 mod core;
 mod exchange;
 mod panic;
+mod record;
 mod respond;
 
 use std::cell::Cell;

@@ -1,0 +1,74 @@
+//! A request's body between the client's buffer and the backend's framing.
+
+use std::ops::Range;
+
+use super::connection::Client;
+use crate::config::model::Limits;
+use crate::error::ProxyError;
+use crate::http::{BodyDecoder, BodyLength, Framing, Method, RequestHead};
+
+/// A request's body as far as it has come.
+pub(super) struct RequestBody {
+    pub(super) decoder: BodyDecoder,
+    /// Payload that came with the head: a range of the client's buffer.
+    pub(super) prefix: Range<usize>,
+    /// Where the bytes of this request end in the client's buffer.
+    pub(super) raw_end: usize,
+    pub(super) framing: Framing,
+    /// Whether any byte went to a backend.
+    pub(super) sent: bool,
+}
+
+impl RequestBody {
+    /// Looks at what came with the head. A body that came whole is checked whole, before a backend
+    /// hears of it.
+    pub(super) fn open(
+        client: &mut Client,
+        head: &RequestHead,
+        head_length: usize,
+        limits: &Limits,
+    ) -> Result<Self, ProxyError> {
+        if let BodyLength::Fixed(length) = head.body
+            && length > limits.body_bytes_max
+        {
+            return Err(ProxyError::BodyTooLarge);
+        }
+        let mut decoder = BodyDecoder::new(head.body);
+        let mut raw_end = head_length;
+        let mut prefix = head_length..head_length;
+        while raw_end < client.buffer.len() && !decoder.is_done() {
+            let (used, run) = decoder.decode(&client.buffer.filled()[raw_end..])?;
+            let run = raw_end + run.start..raw_end + run.end;
+            raw_end += used;
+            let length = run.len();
+            client.buffer.move_down(run, prefix.end);
+            prefix.end += length;
+        }
+        let whole = decoder.is_done();
+        let framing = match head.body {
+            // A body that is whole is sent with its length, whatever framing it came in.
+            _ if whole && !prefix.is_empty() => Framing::Length(prefix.len() as u64),
+            BodyLength::Fixed(length) => Framing::Length(length),
+            BodyLength::Chunked if !whole => Framing::Chunked,
+            _ if matches!(head.method, Method::Post | Method::Put | Method::Patch) => Framing::Length(0),
+            _ => Framing::None,
+        };
+        let body = Self { decoder, prefix, raw_end, framing, sent: false };
+        body.check_size(limits)?;
+        Ok(body)
+    }
+
+    pub(super) fn check_size(&self, limits: &Limits) -> Result<(), ProxyError> {
+        if self.decoder.payload_bytes() > limits.body_bytes_max { Err(ProxyError::BodyTooLarge) } else { Ok(()) }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Whether sending the request a second time cannot make it run twice.
+    pub(super) fn may_repeat(&self, method: Method) -> bool {
+        // A body that was streamed is not there any more.
+        !self.sent || (method.is_idempotent() && self.is_whole() && self.raw_end > 0)
+    }
+}

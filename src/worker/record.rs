@@ -1,0 +1,55 @@
+//! What is counted of one exchange.
+
+use std::time::Instant;
+
+use super::core::Core;
+use crate::clock;
+use crate::http::RequestHead;
+use crate::mcp::MethodLabel;
+use crate::seam::{Label, Series, StatusClass};
+
+/// What is counted of one exchange.
+pub(super) struct Record {
+    started: Instant,
+    pub(super) sent: Option<Instant>,
+    pub(super) answered: Option<Instant>,
+    /// When the answer's beginning was written, if more of it came later.
+    pub(super) relayed: Option<Instant>,
+    pub(super) route: Label,
+    pub(super) backend: Label,
+    pub(super) method: MethodLabel,
+    pub(super) status: Option<u16>,
+}
+
+impl Record {
+    pub(super) fn new(head: &RequestHead, bytes: &[u8]) -> Self {
+        // The head names the MCP method from 2026-07-28 on; before, only the body does.
+        let method = head.mcp_method(bytes).unwrap_or_else(|| head.method_text(bytes));
+        Self {
+            started: clock::now(),
+            sent: None,
+            answered: None,
+            relayed: None,
+            route: Label::NONE,
+            backend: Label::NONE,
+            method: MethodLabel::of(method),
+            status: None,
+        }
+    }
+
+    pub(super) fn count(self, core: &Core) {
+        let ended = clock::now();
+        let mut stats = core.stats.borrow_mut();
+        let class = self.status.map_or(StatusClass::Gone, StatusClass::of);
+        let series = Series { route: self.route, backend: self.backend, method: self.method, class };
+        *stats.requests.entry(series).or_default() += 1;
+        let whole = ended.duration_since(self.started);
+        stats.request_duration.record(whole);
+        if let (Some(sent), Some(answered)) = (self.sent, self.answered) {
+            let upstream = answered.duration_since(sent);
+            stats.upstream_duration.record(upstream);
+            let relayed = self.relayed.unwrap_or(ended);
+            stats.overhead.record(sent.duration_since(self.started) + relayed.duration_since(answered));
+        }
+    }
+}
