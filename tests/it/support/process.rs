@@ -68,6 +68,15 @@ impl Process {
         Self { address: address(&listening, "address"), admin: Admin(address(&serving, "admin")), child, log, output }
     }
 
+    /// Waits until every worker runs its loop: what each allocates once is there then.
+    pub(crate) fn wait_for_workers(&self) {
+        eventually("every worker answers", || {
+            let page = self.admin.ask("GET", "/metrics").text();
+            let mut workers = page.lines().filter(|line| line.starts_with("ringway_worker_up{")).peekable();
+            workers.peek().is_some() && workers.all(|line| line.ends_with(" 1"))
+        });
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address)
     }
@@ -101,10 +110,10 @@ impl Process {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
-    /// Memory it has resident, in bytes.
+    /// Resident memory of its own, in bytes: without the pages of its program, which come in as it runs.
     pub(crate) fn memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a resident size");
         line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
     }
 }

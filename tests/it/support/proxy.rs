@@ -174,7 +174,9 @@ impl ProxyBuilder {
     /// In a process of its own, which keeps the file open for a reload.
     pub(crate) fn start_process(self, file: &TempFile) -> Process {
         file.write(&self.text());
-        Process::serve(file.path())
+        let process = Process::serve(file.path());
+        process.wait_for_workers();
+        process
     }
 
     /// From a file that the test may change and reload.
