@@ -258,7 +258,7 @@ fn begin(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
         Err(error) => {
             core.count_refusal(error.refusal());
             // A new socket has room for it; whoever does not listen any more has lost nothing.
-            let _ = (&stream).write(&respond::refusal_at_the_door(error));
+            let _ = (&stream).write(&respond::last_answer(error, true));
             return;
         }
     };

@@ -44,9 +44,7 @@ impl Refusal<'_> {
 /// Refuses bytes that are no request: one answer, then the connection ends.
 pub(super) async fn refuse_connection(core: &Core, client: &mut Client, error: ProxyError, with_body: bool) -> Outcome {
     core.count_refusal(error.refusal());
-    let mut answer = Vec::new();
-    let persistence = Persistence::Close;
-    Refusal { error, allow: None, id: None, with_body, persistence }.encode(&mut answer);
+    let answer = last_answer(error, with_body);
     let timeout = core.snapshot().limits.write_timeout;
     match client.write(core, &answer, timeout).await {
         Ok(()) => Outcome::Close,
@@ -54,10 +52,10 @@ pub(super) async fn refuse_connection(core: &Core, client: &mut Client, error: P
     }
 }
 
-/// For a connection that is not taken in: written before it is closed, without waiting for a request.
-pub(super) fn refusal_at_the_door(error: ProxyError) -> Vec<u8> {
+/// An answer to no request that was read, behind which the connection ends.
+pub(super) fn last_answer(error: ProxyError, with_body: bool) -> Vec<u8> {
     let mut answer = Vec::new();
-    Refusal { error, allow: None, id: None, with_body: true, persistence: Persistence::Close }.encode(&mut answer);
+    Refusal { error, allow: None, id: None, with_body, persistence: Persistence::Close }.encode(&mut answer);
     answer
 }
 
