@@ -12,9 +12,9 @@ use toml::de::DeTable;
 use super::address::{self, CAPTURE};
 use super::error::{ConfigError, Fault};
 use super::include;
-use super::model::{Admin, Backend, Config, IoDriver, Limits, Route, Server, SessionBinding, Sessions};
+use super::model::{Admin, Backend, BodyMode, Cache, Coalesce, Config, IoDriver, Limits, Route, Server, SessionBinding, Sessions};
 use super::place::{Context, Place, Source};
-use super::reference::{ADMIN, BACKEND, BACKEND_DEFAULTS, LIMITS, ROUTE, SERVER, SESSIONS};
+use super::reference::{ADMIN, BACKEND, BACKEND_DEFAULTS, CACHE, COALESCE, LIMITS, ROUTE, SERVER, SESSIONS};
 use super::text::{Checked, Problem, Variables, nearest, quote};
 use super::tree::{Node, Table, Text};
 
@@ -25,6 +25,9 @@ const TABLES: [&str; 7] = ["server", "admin", "limits", "sessions", "defaults", 
 
 /// What an included file may hold: a team's own backends and routes.
 const INCLUDED_TABLES: [&str; 2] = ["backends", "routes"];
+
+/// Tables within a backend's.
+const BACKEND_TABLES: [&str; 2] = ["cache", "coalesce"];
 
 /// If the file names no route.
 const DEFAULT_PATH: &str = "/mcp/{backend}";
@@ -70,7 +73,7 @@ fn read_tree(context: &Context<'_>, main: &Source, tree: &DeTable<'_>) -> Loaded
     let admin = admin(&root.table("admin", &[ADMIN], &[]), &server.listen);
     let limits = limits(&root.table("limits", &[LIMITS], &[]));
     let sessions = sessions(&root.table("sessions", &[SESSIONS], &[]));
-    let defaults = root.table("defaults", &[], &["backend"]).table("backend", &[BACKEND_DEFAULTS], &[]);
+    let defaults = root.table("defaults", &[], &["backend"]).table("backend", &[BACKEND_DEFAULTS], &BACKEND_TABLES);
     // Read by itself too: a fault in the defaults is one even if no backend inherits them.
     inherited(&defaults);
 
@@ -151,6 +154,10 @@ fn limits(table: &Table<'_>) -> Limits {
         target_bytes_max: table.count("target_bytes_max"),
         headers_max: table.count("headers_max"),
         body_bytes_max: table.number("body_bytes_max"),
+        envelope_bytes_max: table.count("envelope_bytes_max"),
+        legacy_look_bytes_max: table.count("legacy_look_bytes_max"),
+        shared_reply_bytes_max: table.count("shared_reply_bytes_max"),
+        cache_bytes_max: table.number("cache_bytes_max"),
         connections_per_worker_max: table.count("connections_per_worker_max"),
         connections_per_ip_max: table.count("connections_per_ip_max"),
         exchanges_per_worker_max: table.count("exchanges_per_worker_max"),
@@ -186,10 +193,32 @@ fn inherited(table: &Table<'_>) -> Backend {
         first_byte_timeout: table.duration("first_byte_timeout_ms"),
         stream_idle_timeout: table.duration("stream_idle_timeout_ms"),
         request_timeout: table.duration("request_timeout_ms"),
+        stream_timeout: table.duration("stream_timeout_ms"),
+        keep_alive: table.duration("keep_alive_ms"),
+        keep_alive_streams: table.choice("keep_alive_streams"),
+        session_generation: table.number("session_generation"),
+        coalesce: coalesce(&table.table("coalesce", &[COALESCE], &[])),
+        cache: cache(&table.table("cache", &[CACHE], &[])),
         idle_conns_max: table.count("idle_conns_max"),
         idle_timeout: table.duration("idle_timeout_ms"),
         conn_age_max: table.duration("conn_age_max_ms"),
         connect_cooldown: table.duration("connect_cooldown_ms"),
+    }
+}
+
+fn coalesce(table: &Table<'_>) -> Coalesce {
+    Coalesce { enabled: table.flag("enabled"), legacy_shared: table.flag("legacy_shared") }
+}
+
+fn cache(table: &Table<'_>) -> Cache {
+    Cache {
+        enabled: table.flag("enabled"),
+        ttl_max: table.duration("ttl_max_ms"),
+        scope_max: table.choice("scope_max"),
+        legacy_ttl: table.duration("legacy_ttl_ms"),
+        stale_if_error: table.duration("stale_if_error_ms"),
+        stale_while_revalidate: table.duration("stale_while_revalidate_ms"),
+        subscribe: table.choice("subscribe"),
     }
 }
 
@@ -204,6 +233,7 @@ fn route(table: &Table<'_>) -> Route {
         backend: table.text("backend").map(|text| text.value),
         methods: table.list("methods", address::method),
         session_binding: table.choice("session_binding"),
+        body: table.choice("body"),
     }
 }
 
@@ -215,7 +245,7 @@ struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    fn read(&mut self, file: &Table<'a>, defaults: &'a Table<'a>) {
+    fn read(&mut self, file: &Table<'a>, defaults: &Table<'a>) {
         for (name, node) in file.node("backends").iter().flat_map(Node::named) {
             self.read_backend(name, &node, defaults);
         }
@@ -229,9 +259,9 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn read_backend(&mut self, name: &str, node: &Node<'a>, defaults: &'a Table<'a>) {
+    fn read_backend(&mut self, name: &str, node: &Node<'a>, defaults: &Table<'a>) {
         node.place.take(address::backend_name(name));
-        let Some(table) = node.table(&[BACKEND, BACKEND_DEFAULTS], &[]) else {
+        let Some(table) = node.table(&[BACKEND, BACKEND_DEFAULTS], &BACKEND_TABLES) else {
             return;
         };
         let backend = backend(&table.inherit(defaults));
@@ -294,6 +324,7 @@ impl<'a> Fleet<'a> {
                 backend: None,
                 methods: Vec::new(),
                 session_binding: SessionBinding::default(),
+                body: BodyMode::default(),
             });
         }
         Config { server, admin, limits, sessions, backends, routes }

@@ -115,6 +115,14 @@ pub struct Limits {
     pub headers_max: usize,
     /// Request body in bytes.
     pub body_bytes_max: u64,
+    /// A request body that is read whole to be looked at, in bytes.
+    pub envelope_bytes_max: usize,
+    /// A legacy request's body that is looked at for its method, in bytes.
+    pub legacy_look_bytes_max: usize,
+    /// An answer that is collected to be shared, in bytes.
+    pub shared_reply_bytes_max: usize,
+    /// Cached answers of one worker, in bytes.
+    pub cache_bytes_max: u64,
     /// Client connections of one worker.
     pub connections_per_worker_max: usize,
     /// Client connections from one address to one worker.
@@ -148,6 +156,18 @@ pub struct Backend {
     pub stream_idle_timeout: Duration,
     /// The whole exchange of an answer that is not a stream of events; zero: no bound.
     pub request_timeout: Duration,
+    /// An event stream that answers a request; zero: no bound.
+    pub stream_timeout: Duration,
+    /// Silence on an event stream after which a comment is sent; zero: none is.
+    pub keep_alive: Duration,
+    /// Which streams get comments.
+    pub keep_alive_streams: KeepAliveStreams,
+    /// Part of the endpoints' identity, so that a new number ends all sessions.
+    pub session_generation: u64,
+    /// Concurrent equal reads.
+    pub coalesce: Coalesce,
+    /// Answers that are kept.
+    pub cache: Cache,
     /// Idle connections kept per endpoint and worker.
     pub idle_conns_max: usize,
     /// How long an idle connection is kept.
@@ -156,6 +176,42 @@ pub struct Backend {
     pub conn_age_max: Duration,
     /// How long an endpoint that refused a connection is passed over.
     pub connect_cooldown: Duration,
+}
+
+/// The `coalesce` table of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coalesce {
+    /// Concurrent equal reads reach the backend once.
+    pub enabled: bool,
+    /// The operator vouches that the backend answers all legacy sessions of a credential alike.
+    pub legacy_shared: bool,
+}
+
+/// The `cache` table of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Answers with a `ttlMs` are kept.
+    pub enabled: bool,
+    /// The longest that any answer is kept.
+    pub ttl_max: Duration,
+    /// The widest scope an answer may have.
+    pub scope_max: CacheScopeMax,
+    /// How long legacy reads are kept; zero: not at all.
+    pub legacy_ttl: Duration,
+    /// How long beyond its time an answer may stand in for a failure.
+    pub stale_if_error: Duration,
+    /// How long beyond its time an answer is served while a new one is fetched.
+    pub stale_while_revalidate: Duration,
+    /// Ringway's own subscription to change notifications.
+    pub subscribe: Subscribe,
+}
+
+impl Backend {
+    /// Whether any answer of this backend may be shared, now or later.
+    #[must_use]
+    pub fn shares(&self) -> bool {
+        self.coalesce.enabled || self.cache.enabled
+    }
 }
 
 /// `http://host:port/path`.
@@ -216,6 +272,99 @@ impl Choice for Balance {
     }
 }
 
+/// `body`: what is looked at in the requests of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyMode {
+    /// What the route's backend needs.
+    #[default]
+    Auto,
+    /// Nothing: all is relayed unparsed.
+    Stream,
+    /// The headers; bodies only of requests that may be shared, and short ones of legacy requests.
+    Headers,
+    /// Every message, checked whole.
+    Envelope,
+}
+
+impl Choice for BodyMode {
+    const ALL: &'static [Self] = &[Self::Auto, Self::Stream, Self::Headers, Self::Envelope];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Stream => "stream",
+            Self::Headers => "headers",
+            Self::Envelope => "envelope",
+        }
+    }
+}
+
+/// `keep_alive_streams`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepAliveStreams {
+    /// GET and `subscriptions/listen`: streams that are silent by nature.
+    #[default]
+    Listen,
+    /// Every event stream.
+    All,
+}
+
+impl Choice for KeepAliveStreams {
+    const ALL: &'static [Self] = &[Self::Listen, Self::All];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Listen => "listen",
+            Self::All => "all",
+        }
+    }
+}
+
+/// `cache.scope_max`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheScopeMax {
+    /// As the backend says.
+    #[default]
+    Public,
+    /// Nothing is shared between credentials.
+    Private,
+}
+
+impl Choice for CacheScopeMax {
+    const ALL: &'static [Self] = &[Self::Public, Self::Private];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+        }
+    }
+}
+
+/// `cache.subscribe`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subscribe {
+    /// No subscription.
+    #[default]
+    Off,
+    /// `subscriptions/listen`, of 2026-07-28.
+    Listen,
+    /// The GET stream of a session of Ringway's own, of the older revisions.
+    GetStream,
+}
+
+impl Choice for Subscribe {
+    const ALL: &'static [Self] = &[Self::Off, Self::Listen, Self::GetStream];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Listen => "listen",
+            Self::GetStream => "get_stream",
+        }
+    }
+}
+
 impl Choice for SessionBinding {
     const ALL: &'static [Self] = &[Self::None, Self::Credential];
 
@@ -240,6 +389,8 @@ pub struct Route {
     pub methods: Vec<String>,
     /// What session ids are bound to.
     pub session_binding: SessionBinding,
+    /// What is looked at in requests.
+    pub body: BodyMode,
 }
 
 /// A value that must not be seen: `Debug` hides it.

@@ -3,7 +3,9 @@
 //! The loader takes defaults and ranges from this table and refuses what is not in it; a test holds
 //! the README's reference against it. So a key is documented or it does not exist.
 
-use super::model::{Balance, Choice, IoDriver, Protocol, SessionBinding};
+use super::model::{
+    Balance, BodyMode, CacheScopeMax, Choice, IoDriver, KeepAliveStreams, Protocol, SessionBinding, Subscribe,
+};
 use crate::limits;
 
 /// One key.
@@ -32,6 +34,11 @@ pub enum Kind {
         max: u64,
         /// `ms`, `bytes`, or empty for a count.
         unit: &'static str,
+    },
+    /// `true` or `false`.
+    Flag {
+        /// If the key is left out.
+        default: bool,
     },
     /// One word of a closed set, of which the first is the default.
     Choice {
@@ -84,6 +91,7 @@ impl KeyDoc {
         };
         match self.kind {
             Kind::Number { default, .. } => default.to_string(),
+            Kind::Flag { default } => default.to_string(),
             Kind::Choice { names, .. } => format!("\"{}\"", names()[0]),
             Kind::Text { absent, .. } => quoted(absent, "\"", "\""),
             Kind::List { absent, .. } => quoted(absent, "[\"", "\"]"),
@@ -95,6 +103,7 @@ impl KeyDoc {
     pub fn range_text(&self) -> String {
         match self.kind {
             Kind::Number { min, max, unit, .. } => format!("{min} to {max} {unit}").trim_end().to_owned(),
+            Kind::Flag { .. } => "true, false".to_owned(),
             Kind::Choice { names, .. } => names().join(", "),
             Kind::Text { example, .. } => format!("e.g. \"{example}\""),
             Kind::List { example, .. } => format!("list, e.g. \"{example}\""),
@@ -126,6 +135,8 @@ pub(super) const LIMITS: &str = "limits";
 pub(super) const SESSIONS: &str = "sessions";
 /// Allowed in each `[backends.NAME]` too, where it wins over the default.
 pub(super) const BACKEND_DEFAULTS: &str = "defaults.backend";
+pub(super) const CACHE: &str = "defaults.backend.cache";
+pub(super) const COALESCE: &str = "defaults.backend.coalesce";
 pub(super) const BACKEND: &str = "backends.NAME";
 pub(super) const ROUTE: &str = "routes[]";
 
@@ -191,6 +202,31 @@ const REFERENCE: &[KeyDoc] = &[
     bytes(LIMITS, "target_bytes_max", 8 * 1024, 64, limits::HEAD_BYTES_CEILING as u64, "request target"),
     count(LIMITS, "headers_max", 100, 8, limits::HEADERS_CEILING as u64, "header fields in one head"),
     bytes(LIMITS, "body_bytes_max", 10 << 20, 1024, 1 << 40, "request body"),
+    bytes(
+        LIMITS,
+        "envelope_bytes_max",
+        1 << 20,
+        1024,
+        64 << 20,
+        "request body that is read whole to be looked at; longer ones stream, or on a route with `body = \"envelope\"` are refused",
+    ),
+    bytes(
+        LIMITS,
+        "legacy_look_bytes_max",
+        64 * 1024,
+        0,
+        64 << 20,
+        "body of an older revision's request that is looked at for its method; longer ones stream; 0: none is",
+    ),
+    bytes(
+        LIMITS,
+        "shared_reply_bytes_max",
+        1 << 20,
+        1024,
+        64 << 20,
+        "answer that is collected to be shared or cached; longer ones stream to each client by itself",
+    ),
+    bytes(LIMITS, "cache_bytes_max", 64 << 20, 0, 1 << 40, "cached answers of one worker; 0: nothing is cached"),
     count(LIMITS, "connections_per_worker_max", 16_384, 1, CONNECTIONS_CEILING, "client connections of one worker"),
     count(
         LIMITS,
@@ -247,6 +283,36 @@ const REFERENCE: &[KeyDoc] = &[
         DAY_MS,
         "the whole exchange, unless its answer is an event stream; 0: no bound",
     ),
+    millis(
+        BACKEND_DEFAULTS,
+        "stream_timeout_ms",
+        4 * HOUR_MS,
+        0,
+        7 * DAY_MS,
+        "an event stream that answers a request, whatever progress it tells; not GET, not `subscriptions/listen`; 0: no bound",
+    ),
+    millis(
+        BACKEND_DEFAULTS,
+        "keep_alive_ms",
+        15 * SECOND_MS,
+        0,
+        HOUR_MS,
+        "silence on an event stream after which the client is sent a comment; 0: never",
+    ),
+    choice::<KeepAliveStreams>(
+        BACKEND_DEFAULTS,
+        "keep_alive_streams",
+        &[],
+        "which streams get comments: GET and `subscriptions/listen`, or all",
+    ),
+    count(
+        BACKEND_DEFAULTS,
+        "session_generation",
+        0,
+        0,
+        u32::MAX as u64,
+        "a new number ends all sessions with this backend: they are answered 404",
+    ),
     count(BACKEND_DEFAULTS, "idle_conns_max", 256, 0, 65_536, "idle connections kept per endpoint and worker"),
     millis(BACKEND_DEFAULTS, "idle_timeout_ms", 60 * SECOND_MS, TICK_MS, DAY_MS, "how long an idle connection is kept"),
     millis(
@@ -265,6 +331,44 @@ const REFERENCE: &[KeyDoc] = &[
         HOUR_MS,
         "how long an endpoint that refused a connection is passed over",
     ),
+    flag(COALESCE, "enabled", true, "concurrent equal reads reach the backend once"),
+    flag(
+        COALESCE,
+        "legacy_shared",
+        false,
+        "sessions of one credential share their reads too: the backend answers all sessions alike",
+    ),
+    flag(CACHE, "enabled", true, "answers with a `ttlMs` are kept for so long"),
+    millis(CACHE, "ttl_max_ms", DAY_MS, 0, 7 * DAY_MS, "no answer is kept for longer, whatever it says"),
+    choice::<CacheScopeMax>(
+        CACHE,
+        "scope_max",
+        &[],
+        "`private`: nothing is shared between credentials, whatever the backend says",
+    ),
+    millis(
+        CACHE,
+        "legacy_ttl_ms",
+        0,
+        0,
+        7 * DAY_MS,
+        "how long reads of the older revisions are kept, for their session or credential; 0: not at all",
+    ),
+    millis(CACHE, "stale_if_error_ms", 0, 0, 7 * DAY_MS, "how long beyond its time an answer is served if the backend fails"),
+    millis(
+        CACHE,
+        "stale_while_revalidate_ms",
+        0,
+        0,
+        7 * DAY_MS,
+        "how long beyond its time an answer is served while a new one is fetched",
+    ),
+    choice::<Subscribe>(
+        CACHE,
+        "subscribe",
+        &[],
+        "a subscription of Ringway's own to the backend's change notifications, one per process, without a credential",
+    ),
     list(BACKEND, "endpoints", "http://10.0.0.7:9001/mcp", Absent::Required, "equal servers behind this name"),
     text(ROUTE, "host", "mcp.example.com", Absent::None, "only requests for this host, without port"),
     text(ROUTE, "path", "/mcp/*", Absent::Required, "`/exact`, `/prefix/*`, or with one `{backend}` segment"),
@@ -275,6 +379,12 @@ const REFERENCE: &[KeyDoc] = &[
         "session_binding",
         &[],
         "what a session is bound to; `credential`: the `Authorization` that opened it",
+    ),
+    choice::<BodyMode>(
+        ROUTE,
+        "body",
+        &[],
+        "what is looked at in a request: see [Bodies](#bodies); `auto`: `headers` where the backend coalesces or caches, `stream` elsewhere and for `/prefix/*`",
     ),
 ];
 
@@ -309,6 +419,10 @@ const fn millis(
     meaning: &'static str,
 ) -> KeyDoc {
     KeyDoc { table, name, kind: Kind::Number { default, min, max, unit: "ms" }, meaning }
+}
+
+const fn flag(table: &'static str, name: &'static str, default: bool, meaning: &'static str) -> KeyDoc {
+    KeyDoc { table, name, kind: Kind::Flag { default }, meaning }
 }
 
 const fn choice<T: Choice>(

@@ -55,6 +55,10 @@ fn limit_keys(limits: &Limits) -> Value {
         target_bytes_max,
         headers_max,
         body_bytes_max,
+        envelope_bytes_max,
+        legacy_look_bytes_max,
+        shared_reply_bytes_max,
+        cache_bytes_max,
         connections_per_worker_max,
         connections_per_ip_max,
         exchanges_per_worker_max,
@@ -68,6 +72,10 @@ fn limit_keys(limits: &Limits) -> Value {
         "target_bytes_max": target_bytes_max,
         "headers_max": headers_max,
         "body_bytes_max": body_bytes_max,
+        "envelope_bytes_max": envelope_bytes_max,
+        "legacy_look_bytes_max": legacy_look_bytes_max,
+        "shared_reply_bytes_max": shared_reply_bytes_max,
+        "cache_bytes_max": cache_bytes_max,
         "connections_per_worker_max": connections_per_worker_max,
         "connections_per_ip_max": connections_per_ip_max,
         "exchanges_per_worker_max": exchanges_per_worker_max,
@@ -92,6 +100,12 @@ fn backend_keys(backend: &Backend) -> Value {
         first_byte_timeout,
         stream_idle_timeout,
         request_timeout,
+        stream_timeout,
+        keep_alive,
+        keep_alive_streams,
+        session_generation,
+        coalesce,
+        cache,
         idle_conns_max,
         idle_timeout,
         conn_age_max,
@@ -105,6 +119,20 @@ fn backend_keys(backend: &Backend) -> Value {
         "first_byte_timeout_ms": first_byte_timeout.as_millis(),
         "stream_idle_timeout_ms": stream_idle_timeout.as_millis(),
         "request_timeout_ms": request_timeout.as_millis(),
+        "stream_timeout_ms": stream_timeout.as_millis(),
+        "keep_alive_ms": keep_alive.as_millis(),
+        "keep_alive_streams": keep_alive_streams.name(),
+        "session_generation": session_generation,
+        "coalesce": { "enabled": coalesce.enabled, "legacy_shared": coalesce.legacy_shared },
+        "cache": {
+            "enabled": cache.enabled,
+            "ttl_max_ms": cache.ttl_max.as_millis(),
+            "scope_max": cache.scope_max.name(),
+            "legacy_ttl_ms": cache.legacy_ttl.as_millis(),
+            "stale_if_error_ms": cache.stale_if_error.as_millis(),
+            "stale_while_revalidate_ms": cache.stale_while_revalidate.as_millis(),
+            "subscribe": cache.subscribe.name(),
+        },
         "idle_conns_max": idle_conns_max,
         "idle_timeout_ms": idle_timeout.as_millis(),
         "conn_age_max_ms": conn_age_max.as_millis(),
@@ -113,13 +141,14 @@ fn backend_keys(backend: &Backend) -> Value {
 }
 
 fn route_keys(route: &Route) -> Value {
-    let Route { host, path, backend, methods, session_binding } = route;
+    let Route { host, path, backend, methods, session_binding, body } = route;
     json!({
         "host": host,
         "path": path,
         "backend": backend,
         "methods": methods,
         "session_binding": session_binding.name(),
+        "body": body.name(),
     })
 }
 

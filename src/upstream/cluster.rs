@@ -77,7 +77,7 @@ impl ClusterTable {
                 .endpoints
                 .iter()
                 .flat_map(|url| addresses.get(url).into_iter().flatten().map(move |address| (url, *address)))
-                .map(|(url, address)| keep_or_make(old, name, url, address))
+                .map(|(url, address)| keep_or_make(old, name, backend.session_generation, url, address))
                 .collect();
             let name: Arc<str> = Arc::from(name.as_str());
             table.by_name.insert(Arc::clone(&name), table.clusters.len());
@@ -127,8 +127,15 @@ impl ClusterTable {
     }
 }
 
-fn keep_or_make(old: Option<&Arc<Cluster>>, name: &str, url: &EndpointUrl, address: SocketAddr) -> Arc<Endpoint> {
-    let kept = old.and_then(|cluster| {
+fn keep_or_make(
+    old: Option<&Arc<Cluster>>,
+    name: &str,
+    generation: u64,
+    url: &EndpointUrl,
+    address: SocketAddr,
+) -> Arc<Endpoint> {
+    let same_generation = old.filter(|cluster| cluster.backend.session_generation == generation);
+    let kept = same_generation.and_then(|cluster| {
         cluster.endpoints.iter().find(|endpoint| {
             endpoint.address == address && endpoint.authority == url.authority && endpoint.path == url.path
         })
@@ -139,14 +146,14 @@ fn keep_or_make(old: Option<&Arc<Cluster>>, name: &str, url: &EndpointUrl, addre
             address,
             authority: url.authority.clone(),
             path: url.path.clone(),
-            identity: identity_of(name, url, address),
+            identity: identity_of(name, generation, url, address),
         })
     })
 }
 
 /// Of names and URLs without line feeds, so that no two sets of parts make the same text.
-fn identity_of(name: &str, url: &EndpointUrl, address: SocketAddr) -> u64 {
-    let text = format!("{name}\n{}\n{}\n{address}", url.authority, url.path);
+fn identity_of(name: &str, generation: u64, url: &EndpointUrl, address: SocketAddr) -> u64 {
+    let text = format!("{name}\n{generation}\n{}\n{}\n{address}", url.authority, url.path);
     let digest = Sha256::digest(text);
     u64::from_be_bytes(*digest.first_chunk().expect("32 bytes"))
 }
