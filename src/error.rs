@@ -4,6 +4,7 @@
 //! of the request is in them.
 
 use crate::http::HttpError;
+use crate::mcp::McpError;
 use crate::upstream::UpstreamError;
 
 /// Who has to change something for the next request to succeed.
@@ -73,6 +74,25 @@ refusals! {
     UpstreamMalformed = "upstream_malformed",
     UpstreamTruncated = "upstream_truncated",
     ClientGone = "client_gone",
+    ContentType = "content_type",
+    NotUtf8 = "not_utf8",
+    NotJson = "not_json",
+    TooDeep = "too_deep",
+    NotAMessage = "not_a_message",
+    RepeatedMember = "repeated_member",
+    BadId = "bad_id",
+    Batch = "batch",
+    ClientResponse = "client_response",
+    VersionMissing = "version_missing",
+    VersionMismatch = "version_mismatch",
+    VersionUnsupported = "version_unsupported",
+    MethodHeaderMissing = "method_header_missing",
+    MethodHeaderMismatch = "method_header_mismatch",
+    NameHeaderMissing = "name_header_missing",
+    NameHeaderMismatch = "name_header_mismatch",
+    NameHeaderEncoding = "name_header_encoding",
+    Metadata = "metadata",
+    MethodUnknown = "method_unknown",
 }
 
 /// Why an exchange got no answer from a backend.
@@ -80,6 +100,10 @@ refusals! {
 pub enum ProxyError {
     /// The request's framing.
     Http(HttpError),
+    /// The message, or the headers that mirror it.
+    Mcp(McpError),
+    /// A POST whose body is not said to be JSON.
+    ContentType,
     /// `body_bytes_max`.
     BodyTooLarge,
     /// `head_timeout_ms`.
@@ -120,6 +144,12 @@ impl From<HttpError> for ProxyError {
     }
 }
 
+impl From<McpError> for ProxyError {
+    fn from(error: McpError) -> Self {
+        Self::Mcp(error)
+    }
+}
+
 impl From<UpstreamError> for ProxyError {
     fn from(error: UpstreamError) -> Self {
         Self::Upstream(error)
@@ -132,6 +162,8 @@ impl ProxyError {
     pub fn fault(self) -> Fault {
         match self {
             Self::Http(_)
+            | Self::Mcp(_)
+            | Self::ContentType
             | Self::BodyTooLarge
             | Self::HeadTimeout
             | Self::BodyTimeout
@@ -150,6 +182,8 @@ impl ProxyError {
     pub fn status(self) -> u16 {
         match self {
             Self::Http(error) => error.status(),
+            Self::Mcp(error) => error.status(),
+            Self::ContentType => 415,
             Self::BodyTooLarge => 413,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::NoRouteInSession => 400,
@@ -178,7 +212,10 @@ impl ProxyError {
         match self.fault() {
             // A 404 with this code tells a modern client that it did reach a modern server.
             Fault::Client if self == Self::NoRoute => code::METHOD_NOT_FOUND,
-            Fault::Client => code::INVALID_REQUEST,
+            Fault::Client => match self {
+                Self::Mcp(error) => error.code(),
+                _ => code::INVALID_REQUEST,
+            },
             Fault::Upstream | Fault::Load => code::INTERNAL,
         }
     }
@@ -188,6 +225,8 @@ impl ProxyError {
     pub fn message(self) -> &'static str {
         match self {
             Self::Http(error) => error.message(),
+            Self::Mcp(error) => error.message(),
+            Self::ContentType => "content type is not application/json",
             Self::BodyTooLarge => "request body too large",
             Self::HeadTimeout => "request head took too long",
             Self::BodyTimeout => "request body took too long",
@@ -230,6 +269,29 @@ impl ProxyError {
                 | HttpError::Truncated
                 | HttpError::Interim => Refusal::Malformed,
             },
+            Self::Mcp(error) => match error {
+                McpError::TooLarge => Refusal::BodyTooLarge,
+                McpError::NotUtf8 => Refusal::NotUtf8,
+                McpError::Syntax => Refusal::NotJson,
+                McpError::TooDeep => Refusal::TooDeep,
+                McpError::NotAMessage | McpError::JsonRpcVersion | McpError::Response => Refusal::NotAMessage,
+                McpError::Members => Refusal::RepeatedMember,
+                McpError::Id => Refusal::BadId,
+                McpError::Batch | McpError::BatchInitialize => Refusal::Batch,
+                McpError::ClientResponse => Refusal::ClientResponse,
+                McpError::VersionMissing => Refusal::VersionMissing,
+                McpError::VersionMismatch => Refusal::VersionMismatch,
+                McpError::UnsupportedVersion => Refusal::VersionUnsupported,
+                McpError::MethodMissing => Refusal::MethodHeaderMissing,
+                McpError::MethodMismatch => Refusal::MethodHeaderMismatch,
+                McpError::NameMissing => Refusal::NameHeaderMissing,
+                McpError::NameMismatch => Refusal::NameHeaderMismatch,
+                McpError::NameEncoding => Refusal::NameHeaderEncoding,
+                McpError::Metadata => Refusal::Metadata,
+                McpError::MethodNotFound => Refusal::MethodUnknown,
+                McpError::HttpMethod => Refusal::MethodNotAllowed,
+            },
+            Self::ContentType => Refusal::ContentType,
             Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::HeadTimeout => Refusal::HeadTimeout,
             Self::BodyTimeout => Refusal::BodyTimeout,

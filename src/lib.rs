@@ -12,6 +12,8 @@ pub mod http;
 
 pub mod mcp;
 
+pub mod coalesce;
+
 pub mod route;
 
 pub mod upstream;

@@ -52,6 +52,13 @@ pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// stop seeing it leave.
 pub const LOOK_AHEAD_BYTES_MAX: usize = 2 * LARGE_BUFFER_BYTES;
 
+/// Flights of one worker that wait for another worker to say who leads; beyond that a worker's
+/// requests share among themselves only.
+pub const PEER_TICKETS_MAX: usize = 512;
+
+/// Times a request asks again for a shared answer before it goes on by itself.
+pub const SHARE_ATTEMPTS_MAX: usize = 3;
+
 /// Connections taken in one turn before other tasks run.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
 

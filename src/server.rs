@@ -2,22 +2,25 @@
 
 mod driver;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use ahash::RandomState;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use self::driver::Driver;
+use crate::coalesce::FlightId;
 use crate::config::ConfigError;
 use crate::config::model::Config;
 use crate::control::{self, BoundListener, ControlHandle, ControlParts, Exit, Fleet, Resolver, Signals};
-use crate::seam::{BuildError, Command, Snapshot, SnapshotCell, WorkerHandle, mailbox};
+use crate::seam::{BuildError, Command, Peers, Snapshot, SnapshotCell, WorkerHandle, mailbox};
 use crate::worker;
 
 pub use crate::control::Source;
@@ -230,19 +233,39 @@ struct Workers {
     hooks: Hooks,
     listeners: Vec<BoundListener>,
     seats: Vec<Seat>,
+    peers: Arc<Peers>,
+    hasher: RandomState,
+    /// Workers started so far, those that ended included.
+    started: Cell<u64>,
 }
 
 struct Seat {
     handle: WorkerHandle,
     thread: JoinHandle<()>,
+    first_flight: FlightId,
 }
+
+/// Bits of a flight's number that count those of one worker: more than it sees in its life. The others
+/// tell workers apart, those that took another's place too.
+const FLIGHTS_BITS: u32 = 40;
 
 impl Workers {
     fn new(count: usize, driver: Driver, cell: Arc<SnapshotCell>, hooks: Hooks) -> io::Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
         let count = if count == 0 { cores.len().max(1) } else { count };
-        Ok(Self { count, cores, driver, cell, hooks, listeners: Vec::new(), seats: Vec::new() })
+        Ok(Self {
+            count,
+            cores,
+            driver,
+            cell,
+            hooks,
+            listeners: Vec::new(),
+            seats: Vec::new(),
+            peers: Arc::default(),
+            hasher: RandomState::new(),
+            started: Cell::new(0),
+        })
     }
 
     fn start_all(&mut self) -> io::Result<()> {
@@ -250,12 +273,15 @@ impl Workers {
             let seat = self.start(index)?;
             self.seats.push(seat);
         }
+        self.peers.publish(self.workers());
         Ok(())
     }
 
     /// Starts one worker, pinned to a core of its own while there are cores.
     fn start(&self, index: usize) -> io::Result<Seat> {
         let (handle, mailbox) = mailbox()?;
+        let first_flight = FlightId(self.started.get() << FLIGHTS_BITS);
+        self.started.set(self.started.get() + 1);
         // The worker's sockets are duplicates: should it die, what waits in their queues is there
         // for its successor.
         let listeners =
@@ -266,6 +292,9 @@ impl Workers {
             mailbox,
             listeners: listeners.collect::<io::Result<_>>()?,
             hooks: self.hooks,
+            peers: Arc::clone(&self.peers),
+            first_flight,
+            hasher: self.hasher.clone(),
         };
         let driver = self.driver;
         let core = self.cores.get(index % self.cores.len().max(1)).copied();
@@ -280,7 +309,7 @@ impl Workers {
                 tracing::error!(worker = index, %error, "worker failed");
             }
         })?;
-        Ok(Seat { handle, thread })
+        Ok(Seat { handle, thread, first_flight })
     }
 }
 
@@ -348,7 +377,13 @@ impl Fleet for Workers {
             }
             match self.start(index) {
                 Ok(seat) => {
+                    let successor = seat.first_flight;
                     self.seats[index] = seat;
+                    self.peers.publish(self.workers());
+                    // Requests of other workers may wait for what this one would have said.
+                    for seat in &self.seats {
+                        let _ = seat.handle.send(Command::PeerEnded { worker: index, successor });
+                    }
                     restarted.push(index);
                 }
                 Err(error) => {

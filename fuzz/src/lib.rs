@@ -4,8 +4,8 @@
 //! Each function panics when its property does not hold.
 
 use ringway::http::{
-    self, BodyDecoder, BodyLength, FieldKind, Forwarded, Framing, HeadLimits, HttpError, RequestHead, ResponseHead,
-    SessionField, Target, Version,
+    self, AcceptField, BodyDecoder, BodyLength, FieldKind, Forwarded, Framing, HeadLimits, HttpError, RequestHead,
+    ResponseHead, Rewrite, SessionField, Target, Version,
 };
 
 /// Small, so that inputs of a few hundred bytes reach them.
@@ -87,10 +87,11 @@ pub fn reencode(bytes: &[u8]) {
     let mut head = RequestHead::default();
     let Ok(Some(_)) = head.decode(bytes, &LIMITS) else { return };
     for (trusted_hops, framing) in [(0, Framing::Length(7)), (1, Framing::Chunked), (2, Framing::None)] {
-        let target = Target { authority: "backend:1", path: "/mcp", rest: b"" };
+        let target = Target { authority: "backend:1", path: "/mcp", rest: b"", query: head.query(bytes) };
         let forwarded = Forwarded { peer: "192.0.2.1", trusted_hops };
+        let rewrite = Rewrite { forwarded, session: SessionField::Keep, accept: AcceptField::Keep };
         let mut out = Vec::new();
-        http::request_head(&mut out, &head, bytes, &target, &forwarded, SessionField::Keep, framing);
+        http::request_head(&mut out, &head, bytes, &target, &rewrite, framing);
         let mut headers = [httparse::EMPTY_HEADER; 24];
         let mut second = httparse::Request::new(&mut headers);
         assert_eq!(second.parse(&out), Ok(httparse::Status::Complete(out.len())));

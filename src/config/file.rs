@@ -12,7 +12,9 @@ use toml::de::DeTable;
 use super::address::{self, CAPTURE};
 use super::error::{ConfigError, Fault};
 use super::include;
-use super::model::{Admin, Backend, BodyMode, Cache, Coalesce, Config, IoDriver, Limits, Route, Server, SessionBinding, Sessions};
+use super::model::{
+    Admin, Backend, BodyMode, Cache, Coalesce, Config, IoDriver, Limits, Route, Server, SessionBinding, Sessions,
+};
 use super::place::{Context, Place, Source};
 use super::reference::{ADMIN, BACKEND, BACKEND_DEFAULTS, CACHE, COALESCE, LIMITS, ROUTE, SERVER, SESSIONS};
 use super::text::{Checked, Problem, Variables, nearest, quote};

@@ -239,6 +239,18 @@ pub enum Protocol {
     Legacy,
 }
 
+impl Protocol {
+    /// The era it names, if it names one.
+    #[must_use]
+    pub fn is_modern(self) -> Option<bool> {
+        match self {
+            Self::Auto => None,
+            Self::Modern => Some(true),
+            Self::Legacy => Some(false),
+        }
+    }
+}
+
 impl Choice for Protocol {
     const ALL: &'static [Self] = &[Self::Auto, Self::Modern, Self::Legacy];
 

@@ -354,7 +354,14 @@ const REFERENCE: &[KeyDoc] = &[
         7 * DAY_MS,
         "how long reads of the older revisions are kept, for their session or credential; 0: not at all",
     ),
-    millis(CACHE, "stale_if_error_ms", 0, 0, 7 * DAY_MS, "how long beyond its time an answer is served if the backend fails"),
+    millis(
+        CACHE,
+        "stale_if_error_ms",
+        0,
+        0,
+        7 * DAY_MS,
+        "how long beyond its time an answer is served if the backend fails",
+    ),
     millis(
         CACHE,
         "stale_while_revalidate_ms",

@@ -112,7 +112,7 @@ fn add_counters(total: &mut WorkerStats, part: &WorkerStats) {
     for (series, count) in &part.requests {
         *total.requests.entry(*series).or_default() += count;
     }
-    for (sum, count) in total.refused.iter_mut().zip(part.refused) {
+    for (sum, count) in total.refused.iter_mut().zip(*part.refused) {
         *sum += count;
     }
     total.accepted += part.accepted;

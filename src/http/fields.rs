@@ -67,11 +67,29 @@ pub enum FieldKind {
     McpName,
     /// `Content-Type`.
     ContentType,
+    /// `Accept`.
+    Accept,
+    /// Says who asks: `Authorization`, `Cookie`, `DPoP`, `X-API-Key`.
+    Credential,
+    /// No part of what is asked: `User-Agent`, trace context, request ids, the client's address as
+    /// somebody in front knows it.
+    Neutral,
 }
 
 impl FieldKind {
     /// How many kinds there are.
-    const COUNT: usize = Self::ContentType as usize + 1;
+    const COUNT: usize = Self::Neutral as usize + 1;
+
+    /// Whether a field of this kind says what the sender wants: it is part of what is asked.
+    #[must_use]
+    pub fn describes(self) -> bool {
+        matches!(self, Self::Other | Self::Accept | Self::ContentType)
+    }
+
+    /// Of a field's name, in any letter case.
+    pub(super) fn of(name: &[u8]) -> Self {
+        kind_of(name)
+    }
 }
 
 /// Length and first letter leave one candidate, so that one comparison decides and most fields,
@@ -80,15 +98,27 @@ fn kind_of(name: &[u8]) -> FieldKind {
     let Some(first) = name.first() else { return FieldKind::Other };
     let (candidate, kind): (&[u8], FieldKind) = match (name.len(), first | 0x20) {
         (2, b't') => (b"te", FieldKind::HopByHop),
+        (4, b'd') => (b"dpop", FieldKind::Credential),
         (4, b'h') => (b"host", FieldKind::Host),
+        (6, b'a') => (b"accept", FieldKind::Accept),
+        (6, b'c') => (b"cookie", FieldKind::Credential),
         (6, b'e') => (b"expect", FieldKind::Expect),
+        (7, b'b') => (b"baggage", FieldKind::Neutral),
         (7, b'u') => (b"upgrade", FieldKind::HopByHop),
         (7, b't') => (b"trailer", FieldKind::HopByHop),
         (8, b'm') => (b"mcp-name", FieldKind::McpName),
         (9, b'f') => (b"forwarded", FieldKind::Forwarded),
+        (9, b'x') if name[2] | 0x20 == b'a' => (b"x-api-key", FieldKind::Credential),
+        (9, b'x') => (b"x-real-ip", FieldKind::Neutral),
         (10, b'c') => (b"connection", FieldKind::Connection),
         (10, b'm') => (b"mcp-method", FieldKind::McpMethod),
         (10, b'k') => (b"keep-alive", FieldKind::HopByHop),
+        (10, b't') => (b"tracestate", FieldKind::Neutral),
+        (10, b'u') => (b"user-agent", FieldKind::Neutral),
+        (11, b't') => (b"traceparent", FieldKind::Neutral),
+        (12, b'x') => (b"x-request-id", FieldKind::Neutral),
+        (13, b'a') => (b"authorization", FieldKind::Credential),
+        (13, b'l') => (b"last-event-id", FieldKind::Neutral),
         (12, b'c') => (b"content-type", FieldKind::ContentType),
         (14, b'c') => (b"content-length", FieldKind::ContentLength),
         (14, b'm') => (b"mcp-session-id", FieldKind::McpSessionId),

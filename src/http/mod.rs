@@ -14,12 +14,17 @@ mod error;
 mod fields;
 mod head;
 mod io;
+mod shared;
 
 pub use body::{BodyDecoder, BodyLength, Chunker};
 pub use buffer::{Buffer, BufferPool};
 pub use deadline::{Deadline, Deadlines};
-pub use encode::{Forwarded, Framing, Persistence, SessionField, Target, request_head, response_head};
+pub use encode::{
+    AcceptField, Forwarded, Framing, Persistence, Rewrite, SessionField, Target, request_fields, request_head,
+    request_line, response_head,
+};
 pub use error::HttpError;
 pub use fields::{Field, FieldKind, Span};
 pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Version};
 pub use io::Socket;
+pub use shared::shared_fields;

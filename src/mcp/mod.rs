@@ -21,7 +21,7 @@ mod random;
 
 pub use class::{Class, Evidence, Verb, classify};
 pub use envelope::{Envelope, Kind, request_id, same_id};
-pub use error::{McpError, error_body, unsupported_version_body};
+pub use error::{HEADER_MISMATCH, INVALID_PARAMS, McpError, error_body, unsupported_version_body};
 pub use headers::{Mirrored, Role, decode_sentinel, encode_sentinel};
 pub use json::Span;
 pub use method::{MethodLabel, NameField};

@@ -18,16 +18,18 @@ pub enum Side {
     Downstream,
 }
 
-/// Waits until a socket is readable; the client's only while it is `watched`.
+/// Waits until a socket is readable; the client's only if it is given, which is while it is watched.
 ///
 /// # Errors
 /// Of the driver.
-pub async fn next_readable(upstream: &mut Socket, client: &mut Socket, watched: bool) -> io::Result<Side> {
+pub async fn next_readable(upstream: &mut Socket, mut client: Option<&mut Socket>) -> io::Result<Side> {
     poll_fn(|cx| {
         if let Poll::Ready(result) = upstream.poll_readable(cx) {
             return Poll::Ready(result.map(|()| Side::Upstream));
         }
-        if watched && let Poll::Ready(result) = client.poll_readable(cx) {
+        if let Some(client) = &mut client
+            && let Poll::Ready(result) = client.poll_readable(cx)
+        {
             return Poll::Ready(result.map(|()| Side::Downstream));
         }
         Poll::Pending

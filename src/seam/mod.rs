@@ -5,9 +5,11 @@
 //! the request path is an ordinary add and nothing there is shared.
 
 mod command;
+mod peer;
 mod snapshot;
 mod stats;
 
 pub use command::{Command, Mailbox, WorkerHandle, mailbox};
+pub use peer::{Landing, PeerMessage, Peers, Undelivered};
 pub use snapshot::{BuildError, Label, Names, Snapshot, SnapshotCell};
-pub use stats::{EndpointStats, Latency, Series, StatusClass, WorkerStats};
+pub use stats::{Counts, EndpointStats, Latency, Series, StatusClass, WorkerStats};

@@ -1,5 +1,6 @@
 //! What one worker counted, as plain values.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -85,6 +86,30 @@ impl Latency {
     }
 }
 
+/// A count for each member of a closed set, by its number.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts<const N: usize>([u64; N]);
+
+impl<const N: usize> Deref for Counts<N> {
+    type Target = [u64; N];
+
+    fn deref(&self) -> &[u64; N] {
+        &self.0
+    }
+}
+
+impl<const N: usize> DerefMut for Counts<N> {
+    fn deref_mut(&mut self) -> &mut [u64; N] {
+        &mut self.0
+    }
+}
+
+impl<const N: usize> Default for Counts<N> {
+    fn default() -> Self {
+        Self([0; N])
+    }
+}
+
 /// One endpoint as one worker sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointStats {
@@ -106,7 +131,7 @@ pub struct WorkerStats {
     /// Answered or abandoned requests.
     pub requests: AHashMap<Series, u64>,
     /// Refusals by reason, indexed by [`Refusal`].
-    pub refused: [u64; Refusal::COUNT],
+    pub refused: Counts<{ Refusal::COUNT }>,
     /// Client connections accepted.
     pub accepted: u64,
     /// Client connections open (gauge).

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ahash::AHashMap;
 use sha2::{Digest, Sha256};
 
+use crate::coalesce::Epochs;
 use crate::config::model::{Backend, Config, EndpointUrl};
 use crate::seam::{Label, Names};
 
@@ -41,6 +42,9 @@ pub struct Cluster {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// The configuration as used.
     pub backend: Backend,
+    /// What makes its kept answers void. Its own for as long as the backend stays as it is (P-070,
+    /// P-119).
+    pub epochs: Arc<Epochs>,
 }
 
 impl Cluster {
@@ -73,7 +77,7 @@ impl ClusterTable {
         let mut table = Self::default();
         for (name, backend) in &config.backends {
             let old = previous.and_then(|table| table.find(name));
-            let endpoints = backend
+            let endpoints: Vec<_> = backend
                 .endpoints
                 .iter()
                 .flat_map(|url| addresses.get(url).into_iter().flatten().map(move |address| (url, *address)))
@@ -81,8 +85,10 @@ impl ClusterTable {
                 .collect();
             let name: Arc<str> = Arc::from(name.as_str());
             table.by_name.insert(Arc::clone(&name), table.clusters.len());
+            let unchanged = old.filter(|old| old.backend == *backend && old.endpoints == endpoints);
             table.clusters.push(Arc::new(Cluster {
                 label: names.intern(&name),
+                epochs: unchanged.map(|old| Arc::clone(&old.epochs)).unwrap_or_default(),
                 name,
                 endpoints,
                 backend: backend.clone(),

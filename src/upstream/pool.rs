@@ -1,6 +1,7 @@
 //! One worker's connections to backends: idle ones to use again, new ones, and their counts.
 
 use std::cell::{Cell, RefCell};
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -210,7 +211,7 @@ impl Upstreams {
     }
 
     /// xorshift64 (Marsaglia, 2003): spread, not secrecy, is what the balancer needs.
-    fn draw(&self) -> u64 {
+    pub fn draw(&self) -> u64 {
         let mut x = self.random.get();
         x ^= x << 13;
         x ^= x >> 7;
@@ -306,6 +307,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            // At once, so that the backend sees the end of the exchange now and not when the
+            // descriptor is closed, a turn later.
+            connection.socket.shutdown(Shutdown::Both);
+        }
         self.state.active.set(self.state.active.get() - 1);
     }
 }

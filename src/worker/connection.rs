@@ -75,7 +75,7 @@ pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, _adm
 }
 
 /// Serves one request, or refuses what came in its place.
-async fn serve_one(core: &Core, client: &mut Client) -> Outcome {
+async fn serve_one(core: &Rc<Core>, client: &mut Client) -> Outcome {
     let mut heads = core.heads();
     let outcome = match read_head(core, client, &mut heads).await {
         Next::Head(length) => exchange(core, client, &mut heads, length).await,
@@ -174,6 +174,15 @@ impl Client {
     pub(super) fn keep_for_later(&mut self, core: &Core, bytes: &[u8]) {
         self.buffer.grow(&core.buffers, self.buffer.len() + bytes.len());
         self.buffer.append(bytes);
+    }
+
+    /// Writes what the client takes at once, and gives the rest.
+    pub(super) fn write_at_once<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], ProxyError> {
+        match self.socket.try_write(bytes) {
+            Ok(taken) => Ok(&bytes[taken..]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(bytes),
+            Err(_) => Err(ProxyError::ClientGone),
+        }
     }
 
     /// Writes to the client within `write_timeout_ms` for each stretch in which it takes nothing.

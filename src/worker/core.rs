@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use arc_swap::Cache;
 
+use super::share::Sharing;
 use crate::clock;
 use crate::config::model::Limits;
 use crate::error::{ProxyError, Refusal};
@@ -33,11 +34,13 @@ pub(super) struct Core {
     /// Where heads are written before they are sent or put before a body. Never held over `.await`.
     pub(super) scratch: RefCell<Vec<u8>>,
     pub(super) upstreams: Upstreams,
+    pub(super) sharing: Rc<Sharing>,
     pub(super) stats: RefCell<WorkerStats>,
     pub(super) draining: Cell<bool>,
     pub(super) connections: Cell<usize>,
     pub(super) hooks: Hooks,
     exchanges: Rc<Cell<usize>>,
+    errands: Rc<Cell<usize>>,
     streams: Rc<Cell<usize>>,
     per_ip: RefCell<AHashMap<IpAddr, usize>>,
     #[expect(clippy::vec_box, reason = "lent out by pointer: moving them would cost more than the box")]
@@ -81,9 +84,10 @@ impl Drop for Held {
 }
 
 impl Core {
-    pub(super) fn new(cell: Arc<SnapshotCell>, seed: u64, hooks: Hooks) -> Self {
+    pub(super) fn new(cell: Arc<SnapshotCell>, sharing: Sharing, seed: u64, hooks: Hooks) -> Self {
         let mut published = Cache::new(cell);
         let current = Rc::new(InForce(Arc::clone(published.load())));
+        sharing.resize(current.limits.cache_bytes_max);
         let deadlines = Rc::new(Deadlines::default());
         Self {
             upstreams: Upstreams::new(Rc::clone(&deadlines), seed),
@@ -94,7 +98,9 @@ impl Core {
             draining: Cell::new(false),
             connections: Cell::new(0),
             hooks,
+            sharing: Rc::new(sharing),
             exchanges: Rc::default(),
+            errands: Rc::default(),
             streams: Rc::default(),
             per_ip: RefCell::default(),
             heads: RefCell::default(),
@@ -111,6 +117,7 @@ impl Core {
         let newest = published.load();
         let mut current = self.current.borrow_mut();
         if !Arc::ptr_eq(newest, &current.0) {
+            self.sharing.resize(newest.limits.cache_bytes_max);
             *current = Rc::new(InForce(Arc::clone(newest)));
         }
         Rc::clone(&current)
@@ -150,6 +157,21 @@ impl Core {
             return Err(ProxyError::Overloaded);
         }
         Ok(Held::new(&self.exchanges))
+    }
+
+    /// Counts work that belongs to no connection while it lasts.
+    pub(super) fn count_errand(&self) -> Held {
+        Held::new(&self.errands)
+    }
+
+    /// Whether nothing is under way any more.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.connections.get() == 0 && self.errands.get() == 0
+    }
+
+    /// A random pause of up to `max`.
+    pub(super) fn jitter(&self, max: Duration) -> Duration {
+        max.mul_f64((self.upstreams.draw() % 1024) as f64 / 1024.0)
     }
 
     /// Counts an answer that is a stream of events while it lasts.

@@ -2,13 +2,20 @@
 //!
 //! Started by `server`, told what to do through its mailbox, never waits on another thread.
 
+mod answer;
 mod body;
 mod connection;
 mod core;
+mod download;
 mod exchange;
+mod fetch;
+mod message;
 mod panic;
 mod record;
 mod respond;
+mod session;
+mod share;
+mod upload;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -20,16 +27,18 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, RandomState};
 use monoio::net::UnixStream;
 use monoio::task::JoinHandle;
 
 use self::core::Core;
-use crate::clock::{TICK, Tick};
+use self::share::Sharing;
+use crate::clock::{self, TICK, Tick};
+use crate::coalesce::FlightId;
 use crate::error::Refusal;
 use crate::http::Socket;
 use crate::limits;
-use crate::seam::{Command, Mailbox, SnapshotCell};
+use crate::seam::{Command, Mailbox, Peers, SnapshotCell};
 use crate::server::Hooks;
 
 /// What a worker begins with.
@@ -39,6 +48,12 @@ pub(crate) struct Start {
     pub(crate) mailbox: Mailbox,
     pub(crate) listeners: Vec<(SocketAddr, TcpListener)>,
     pub(crate) hooks: Hooks,
+    /// How to reach the other workers.
+    pub(crate) peers: Arc<Peers>,
+    /// The number of its first flight.
+    pub(crate) first_flight: FlightId,
+    /// What tells all workers alike whose question it is.
+    pub(crate) hasher: RandomState,
 }
 
 /// Between looks at pools for connections that are too old or have ended.
@@ -50,7 +65,8 @@ const SWEEP_TICKS: u32 = 10;
 /// Of the driver, while starting.
 pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let seed = ahash::RandomState::new().hash_one(start.index);
-    let core = Rc::new(Core::new(start.cell, seed, start.hooks));
+    let sharing = Sharing::new(start.index, start.first_flight, start.peers, start.hasher);
+    let core = Rc::new(Core::new(start.cell, sharing, seed, start.hooks));
     let _end = EndAll(Rc::clone(&core));
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
     for (address, listener) in start.listeners.drain(..) {
@@ -65,6 +81,10 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
             return Ok(());
         }
         start.mailbox.rearm();
+        while let Some(message) = start.mailbox.take_peer() {
+            core.sharing.receive(message, clock::now());
+        }
+        core.sharing.flush();
         while let Some(command) = start.mailbox.take() {
             match command {
                 // Requests find the newest snapshot themselves; this lets go of what it lacks.
@@ -77,11 +97,13 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
                     }
                 }
                 Command::Unlisten(addresses) => addresses.iter().for_each(|address| acceptors.remove(*address)),
+                Command::PeerEnded { worker, successor } => core.sharing.peer_ended(worker, successor),
                 // A scrape that gave up waiting has dropped its end.
                 Command::Stats(reply) => drop(reply.send(core.report())),
                 // Beside the mail: what a worker counts can be asked for to its end.
                 Command::Drain(timeout) => {
                     core.draining.set(true);
+                    core.sharing.stand_alone();
                     drain = Some(monoio::spawn(drained(Rc::clone(&core), acceptors.remove_all(), timeout)));
                 }
             }
@@ -134,6 +156,7 @@ async fn tick(core: Rc<Core>) {
         if now.0 >= swept + SWEEP_TICKS {
             swept = now.0;
             core.upstreams.sweep();
+            core.sharing.sweep(clock::now());
         }
     }
 }
@@ -144,7 +167,7 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
     let end = core.deadlines.now().after(timeout);
     loop {
         core.deadlines.end_idle();
-        let is_over = core.connections.get() == 0 && listeners.iter().all(|listener| listener.strong_count() == 0);
+        let is_over = core.is_at_rest() && listeners.iter().all(|listener| listener.strong_count() == 0);
         // Also when it is over: the runtime closes descriptors a turn late and, ended, not at all. A
         // listening socket left open would go on taking connections that nobody accepts.
         monoio::time::sleep(DRAIN_LOOK).await;

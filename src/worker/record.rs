@@ -10,7 +10,7 @@ use crate::seam::{Label, Series, StatusClass};
 
 /// What is counted of one exchange.
 pub(super) struct Record {
-    started: Instant,
+    pub(super) started: Instant,
     pub(super) sent: Option<Instant>,
     pub(super) answered: Option<Instant>,
     /// When the answer's beginning was written, if more of it came later.

@@ -117,6 +117,7 @@ fn another_value(kind: &Kind, key: &str) -> String {
     match (kind, key) {
         (Kind::Number { default, max, .. }, "limits.target_bytes_max") => (default + 1).min(*max).to_string(),
         (Kind::Number { default, min, max, .. }, _) => if default == max { min } else { max }.to_string(),
+        (Kind::Flag { default }, _) => (!default).to_string(),
         (Kind::Choice { names, .. }, _) => format!("\"{}\"", names()[1]),
         (Kind::Text { .. }, "admin.listen") => "\"off\"".into(),
         (Kind::List { .. }, "sessions.keys") => "[\"a-secret-of-enough-bytes\"]".into(),
@@ -208,7 +209,7 @@ endpoints = ["https://a"]
 
 [backends.b]
 endpoints = ["http://${UNSET}/"]
-cache = { legacy_ttl_ms = 1 }
+cache = { legacy_ttl = 1 }
 
 [[routes]]
 path = "b"
@@ -222,7 +223,7 @@ backend = "c"
         "t.toml:10: backends.A: is not a name for a backend",
         "t.toml:11: backends.A.endpoints[0]: \"https://a\" asks for TLS",
         "t.toml:14: backends.b.endpoints[0]: variable UNSET is not set",
-        "t.toml:15: backends.b.cache: is no key that Ringway knows (remove it; known here: protocol",
+        "t.toml:15: backends.b.cache.legacy_ttl: is no key that Ringway knows (did you mean legacy_ttl_ms?",
         "t.toml:18: routes[0].path: \"b\" does not begin with `/`",
         "t.toml:19: routes[0].backend: names no backend of this configuration (did you mean A?)",
     ];

@@ -20,6 +20,7 @@ mod response_framing;
 mod retry;
 mod routing;
 mod sessions;
+mod sharing;
 mod streaming;
 mod support;
 mod workers;
