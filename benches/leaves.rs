@@ -58,7 +58,7 @@ fn heads(criterion: &mut Criterion) {
         bencher.iter(|| {
             out.clear();
             let (session, framing) = (SessionField::Keep, Framing::Length(200));
-            http::response_head(&mut out, &answer, ANSWER, session, framing, Persistence::Implied);
+            http::response_head(&mut out, &answer, ANSWER, session, b"", framing, Persistence::Implied);
             black_box(out.len())
         });
     });

@@ -59,6 +59,7 @@ refusals! {
     WriteTimeout = "write_timeout",
     NoRoute = "no_route",
     SessionUnknown = "session_unknown",
+    SessionLost = "session_lost",
     MethodNotAllowed = "method_not_allowed",
     ConnectionsMax = "connections_max",
     ConnectionsPerIp = "connections_per_ip",
@@ -116,6 +117,8 @@ pub enum ProxyError {
     NoRouteInSession,
     /// A session id that is not ours, too old, bound to somebody else, or whose endpoint is gone.
     SessionUnknown,
+    /// The backend does not know the session any more.
+    SessionLost,
     /// The route does not take this method.
     MethodNotAllowed,
     /// `exchanges_per_worker_max`.
@@ -170,6 +173,7 @@ impl ProxyError {
             | Self::NoRoute
             | Self::NoRouteInSession
             | Self::SessionUnknown
+            | Self::SessionLost
             | Self::MethodNotAllowed
             | Self::ClientGone => Fault::Client,
             Self::Overloaded | Self::ConnectionsMax | Self::ConnectionsPerIp => Fault::Load,
@@ -187,7 +191,7 @@ impl ProxyError {
             Self::BodyTooLarge => 413,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::NoRouteInSession => 400,
-            Self::NoRoute | Self::SessionUnknown => 404,
+            Self::NoRoute | Self::SessionUnknown | Self::SessionLost => 404,
             Self::MethodNotAllowed => 405,
             Self::Overloaded
             | Self::ConnectionsMax
@@ -231,7 +235,7 @@ impl ProxyError {
             Self::HeadTimeout => "request head took too long",
             Self::BodyTimeout => "request body took too long",
             Self::NoRoute | Self::NoRouteInSession => "no such route",
-            Self::SessionUnknown => "session not found",
+            Self::SessionUnknown | Self::SessionLost => "session not found",
             Self::MethodNotAllowed => "method not allowed on this route",
             Self::Overloaded => "too many requests in flight",
             Self::ConnectionsMax => "too many connections",
@@ -297,6 +301,7 @@ impl ProxyError {
             Self::BodyTimeout => Refusal::BodyTimeout,
             Self::NoRoute | Self::NoRouteInSession => Refusal::NoRoute,
             Self::SessionUnknown => Refusal::SessionUnknown,
+            Self::SessionLost => Refusal::SessionLost,
             Self::MethodNotAllowed => Refusal::MethodNotAllowed,
             Self::Overloaded => Refusal::ExchangesMax,
             Self::ConnectionsMax => Refusal::ConnectionsMax,

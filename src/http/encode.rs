@@ -243,12 +243,13 @@ fn forwarded_element(out: &mut Vec<u8>, peer: &str, host: &[u8]) {
     out.extend_from_slice(b";proto=http\r\n");
 }
 
-/// Appends the head of a backend's answer to a client.
+/// Appends the head of a backend's answer to a client, with `more` lines of our own.
 pub fn response_head(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     buffer: &[u8],
     session: SessionField<'_>,
+    more: &[u8],
     framing: Framing,
     persistence: Persistence,
 ) {
@@ -266,6 +267,7 @@ pub fn response_head(
             _ => line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer)),
         }
     }
+    out.extend_from_slice(more);
     frame(out, framing);
     out.extend_from_slice(persistence.line());
     out.extend_from_slice(b"\r\n");

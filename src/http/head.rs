@@ -429,6 +429,12 @@ impl ResponseHead {
         &self.fields.list
     }
 
+    /// The first field of this lower-case name.
+    #[must_use]
+    pub fn field<'a>(&self, buffer: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+        self.fields.find(buffer, name)
+    }
+
     /// Whether the body is a stream of server-sent events.
     #[must_use]
     pub fn is_event_stream(&self, buffer: &[u8]) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 
-use super::balance::{Candidate, choose};
+use super::balance::{Affinity, Candidate, choose};
 use super::connect::connect;
 use super::{Cluster, Endpoint, EndpointId, UpstreamError};
 use crate::clock::Tick;
@@ -129,11 +129,16 @@ impl Upstreams {
     ///
     /// # Errors
     /// The last attempt's, or [`UpstreamError::NoEndpoint`] if there was nothing to try.
-    pub async fn lease(&self, cluster: &Cluster, freshness: Freshness) -> Result<Lease, UpstreamError> {
+    pub async fn lease(
+        &self,
+        cluster: &Cluster,
+        affinity: Option<Affinity>,
+        freshness: Freshness,
+    ) -> Result<Lease, UpstreamError> {
         let mut tried: Vec<EndpointId> = Vec::new();
         let mut error = UpstreamError::NoEndpoint;
         while tried.len() < limits::CONNECT_ATTEMPTS_MAX {
-            let Some((endpoint, state)) = self.choose(cluster, &tried) else {
+            let Some((endpoint, state)) = self.choose(cluster, affinity, &tried) else {
                 break;
             };
             match self.lease_at(&endpoint, &state, &cluster.backend, freshness).await {
@@ -188,7 +193,12 @@ impl Upstreams {
 
     /// An endpoint not tried yet. One alone is never passed over for having failed: its refusal is
     /// the answer (nginx does the same with a single server).
-    fn choose(&self, cluster: &Cluster, tried: &[EndpointId]) -> Option<(Arc<Endpoint>, Rc<State>)> {
+    fn choose(
+        &self,
+        cluster: &Cluster,
+        affinity: Option<Affinity>,
+        tried: &[EndpointId],
+    ) -> Option<(Arc<Endpoint>, Rc<State>)> {
         let endpoints = &cluster.endpoints;
         let now = self.deadlines.now();
         let alone = endpoints.len() == 1;
@@ -200,7 +210,10 @@ impl Upstreams {
             let cooling = !alone && state.cooling_until.get() > now;
             Candidate { active: state.active.get(), usable: !cooling && !tried.contains(&endpoint.id) }
         };
-        let index = choose(cluster.backend.balance, endpoints.len(), candidate, turn, self.draw())?;
+        let index = match affinity {
+            Some(affinity) => affinity.choose(endpoints.len(), candidate, |index| endpoints[index].identity)?,
+            None => choose(cluster.backend.balance, endpoints.len(), candidate, turn, self.draw())?,
+        };
         let endpoint = Arc::clone(&endpoints[index]);
         let state = self.state(endpoint.id);
         Some((endpoint, state))

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use arc_swap::Cache;
 
+use super::alarm::Alarms;
 use super::share::Sharing;
 use crate::clock;
 use crate::config::model::Limits;
@@ -30,6 +31,7 @@ pub(super) struct Heads {
 /// Shared by the tasks of one worker.
 pub(super) struct Core {
     pub(super) deadlines: Rc<Deadlines>,
+    pub(super) alarms: Rc<Alarms>,
     pub(super) buffers: BufferPool,
     /// Where heads are written before they are sent or put before a body. Never held over `.await`.
     pub(super) scratch: RefCell<Vec<u8>>,
@@ -92,6 +94,7 @@ impl Core {
         Self {
             upstreams: Upstreams::new(Rc::clone(&deadlines), seed),
             deadlines,
+            alarms: Rc::default(),
             buffers: BufferPool::default(),
             scratch: RefCell::default(),
             stats: RefCell::default(),

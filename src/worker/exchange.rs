@@ -18,7 +18,7 @@ use super::answer::{HeadTerms, await_answer};
 use super::body::RequestBody;
 use super::connection::{Client, Outcome};
 use super::core::{Core, Heads, InForce, head_limits};
-use super::download::{AnswerWait, framing_for, leave, stream_answer};
+use super::download::{framing_for, leave};
 use super::fetch::{Errand, Fetched, fetch};
 use super::message::Asking;
 use super::panic::Guarded;
@@ -29,13 +29,12 @@ use crate::clock::{self, Tick};
 use crate::coalesce::Found;
 use crate::config::model::{Backend, BodyMode};
 use crate::error::ProxyError;
-use crate::http::{self, BodyDecoder, BodyLength, Buffer, Framing, Method, Persistence};
+use crate::http::{self, BodyLength, Buffer, Framing, Method, Persistence};
 use crate::limits;
-use crate::mcp::{self, Binding, Envelope, Era, McpError, ProtocolVersion};
-use crate::relay::reframe;
+use crate::mcp::{self, Binding, Envelope, Era, Kind, McpError, MethodLabel, NameField, ProtocolVersion};
 use crate::route::NotFound;
 use crate::seam::{Label, Landing};
-use crate::upstream::{Cluster, Endpoint, Freshness, Lease, UpstreamError};
+use crate::upstream::{Affinity, Cluster, Endpoint, Freshness, Lease, UpstreamError};
 
 /// From this version on requests stand alone. Versions are dates, and compare as text.
 const FIRST_MODERN_VERSION: &[u8] = b"2026-07-28";
@@ -54,7 +53,8 @@ pub(super) async fn exchange(core: &Rc<Core>, client: &mut Client, heads: &mut H
         }
     };
     let supported = ProtocolVersion::SERVED;
-    let mut exchange = Exchange { core, snapshot: &snapshot, client, heads, body, supported };
+    let mut exchange =
+        Exchange { core, snapshot: &snapshot, client, heads, body, supported, is_note: false, farewell: None };
     let outcome = match exchange.forward(&mut record).await {
         Ok(outcome) => outcome,
         Err(error) => exchange.refuse(error, &mut record).await,
@@ -78,6 +78,10 @@ pub(super) struct Exchange<'a> {
     pub(super) body: RequestBody,
     /// What a client is told whose version is not served.
     supported: &'static [ProtocolVersion],
+    /// The message is one that nobody answers.
+    is_note: bool,
+    /// What ends the answer in good order if it is a stream that would never end by itself.
+    pub(super) farewell: Option<Vec<u8>>,
 }
 
 /// Where a request goes, decided once.
@@ -94,6 +98,8 @@ pub(super) struct Way<'a> {
     pub(super) rest_length: usize,
     /// Of a legacy session: the endpoint where it lives. Its ids are in the client's `session`.
     pub(super) residence: Option<&'a Arc<Endpoint>>,
+    /// Requests of one affinity go to one endpoint while it can be reached.
+    pub(super) affinity: Option<Affinity>,
     /// The deadline of the whole exchange.
     pub(super) due: Tick,
 }
@@ -109,6 +115,7 @@ impl<'a> Exchange<'a> {
         let way = self.find_way(record)?;
         let _room = self.core.admit(&self.snapshot.limits)?;
         let message = self.look(&way, record).await?;
+        self.learn(&way, message.as_ref(), record);
         match &message {
             Some(message) if let Some(asking) = self.asking(&way, message) => {
                 self.share(&way, message, &asking, record).await
@@ -139,7 +146,32 @@ impl<'a> Exchange<'a> {
         let binding = if modern { Binding::default() } else { self.binding(found.route.session_binding) };
         let residence = if in_session { Some(self.find_residence(cluster, binding)?) } else { None };
         let due = whole_due(&cluster.backend, self.core.deadlines.now());
-        Ok(Way { cluster, route, mode, modern, binding, rest_length, residence, due })
+        let affinity = self.affinity(modern, record.method);
+        Ok(Way { cluster, route, mode, modern, binding, rest_length, residence, affinity, due })
+    }
+
+    /// Requests about one task go to one endpoint (P-085). The header may be trusted for that: who lies
+    /// in it reaches another endpoint of the same backend.
+    fn affinity(&self, modern: bool, method: MethodLabel) -> Option<Affinity> {
+        let names_task = modern && method.name_field() == Some(NameField::TaskId);
+        let name = self.heads.request.mcp_name(self.client.buffer.filled()).filter(|_| names_task)?;
+        mcp::decode_sentinel(name).ok().map(|task| Affinity::of(&task))
+    }
+
+    /// What the message, or else the head, says of how its answer is to be treated.
+    fn learn(&mut self, way: &Way<'_>, message: Option<&Envelope>, record: &Record) {
+        let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
+        self.is_note = match message {
+            Some(message) => matches!(message.kind, Kind::Notification | Kind::Response),
+            None => head.mcp_method(bytes).is_some_and(|method| way.modern && method.starts_with(b"notifications/")),
+        };
+        self.farewell = match message {
+            _ if head.method == Method::Get && !way.modern => Some(Vec::new()),
+            Some(message) if record.method == MethodLabel::SubscriptionsListen => {
+                message.id(self.payload()).map(mcp::listen_end)
+            }
+            _ => None,
+        };
     }
 
     /// From 2026-07-28 on there are no sessions: an id on such a request means nothing.
@@ -301,7 +333,7 @@ impl<'a> Exchange<'a> {
         let leasing = async {
             match way.residence {
                 Some(endpoint) => core.upstreams.lease_pinned(endpoint, &way.cluster.backend, freshness).await,
-                None => core.upstreams.lease(way.cluster, freshness).await,
+                None => core.upstreams.lease(way.cluster, way.affinity, freshness).await,
             }
         };
         Ok(self.unless_client_leaves(pin!(leasing)).await??)
@@ -347,26 +379,30 @@ impl<'a> Exchange<'a> {
         record: &mut Record,
     ) -> Result<Outcome, ProxyError> {
         let core = self.core;
+        if self.is_lost_session(way, &mut lease, &mut buffer, head_length).await? {
+            return Err(ProxyError::SessionLost);
+        }
         let (head, answer) = (&self.heads.request, &self.heads.answer);
         let length = answer.body_for(head.method);
+        if self.is_note && (200..300).contains(&answer.status) && (answer.status, length) != (202, BodyLength::None) {
+            return self.accept_note(record).await;
+        }
         let framing = framing_for(head, answer, length);
         let keep = head.keep_alive && self.body.is_whole() && framing != Framing::UntilClose && !core.draining.get();
         let persistence = Persistence::of(keep, head.version);
         let is_stream = answer.is_event_stream(buffer.filled());
         let _stream = is_stream.then(|| core.count_stream());
-        let wait = AnswerWait {
-            idle: way.cluster.backend.stream_idle_timeout,
-            whole: if is_stream { Tick::NEVER } else { way.due },
-            write: self.snapshot.limits.write_timeout,
-        };
         let token = self.session_for_client(way, &lease, answer.session_id(buffer.filled()));
-        let mut decoder = BodyDecoder::new(length);
+        let mut download = self.download(way, length, framing, buffer.filled(), record.method);
         let split_head = {
             let mut out = core.scratch.borrow_mut();
             out.clear();
-            http::response_head(&mut out, answer, buffer.filled(), token.field(), framing, persistence);
+            // Somebody in front of us must not hold events back (P-051).
+            let unbuffered = is_stream && answer.field(buffer.filled(), b"x-accel-buffering").is_none();
+            let more: &[u8] = if unbuffered { b"X-Accel-Buffering: no\r\n" } else { b"" };
+            http::response_head(&mut out, answer, buffer.filled(), token.field(), more, framing, persistence);
             buffer.consume(head_length);
-            let extra = reframe(&mut buffer, &mut decoder, framing).map_err(UpstreamError::Malformed)?;
+            let extra = download.pass(&mut buffer).map_err(UpstreamError::Malformed)?;
             if !extra.is_empty() {
                 // Bytes nobody asked for: this connection can not be trusted with another exchange.
                 lease.poison();
@@ -375,24 +411,35 @@ impl<'a> Exchange<'a> {
             if buffer.prepend(&out) { Vec::new() } else { out.clone() }
         };
         // While the client does not read, the backend is not read either, and owes us nothing.
-        lease.socket().deadline.set(wait.whole);
-        if self.client.write(core, &split_head, wait.write).await.is_err()
-            || self.client.write(core, buffer.filled(), wait.write).await.is_err()
+        lease.socket().deadline.set(download.wait.whole);
+        let write = download.wait.write;
+        if self.client.write(core, &split_head, write).await.is_err()
+            || self.client.write(core, buffer.filled(), write).await.is_err()
         {
-            return Ok(leave(core, self.client, &mut lease));
+            return Ok(leave(core, self.client));
         }
         core.buffers.give(buffer);
         let reusable = answer.keep_alive && length != BodyLength::UntilClose && self.body.is_whole();
-        if !decoder.is_done() {
+        if !download.decoder.is_done() {
             record.relayed = Some(clock::now());
             self.let_go_of_request();
-            if let Err(outcome) = stream_answer(core, self.client, &mut lease, &mut decoder, framing, wait).await {
+            if let Err(outcome) = download.run(core, self.client, &mut lease).await {
                 return Ok(outcome);
             }
         }
-        if reusable && !core.draining.get() {
+        if reusable && download.decoder.is_done() && !core.draining.get() {
             lease.release(&way.cluster.backend);
         }
+        Ok(if keep && !core.draining.get() { Outcome::Keep } else { Outcome::Close })
+    }
+
+    /// Answers a notification or a response as it has to be answered, whatever the backend said (P-003).
+    async fn accept_note(&mut self, record: &mut Record) -> Result<Outcome, ProxyError> {
+        record.status = Some(202);
+        let head = &self.heads.request;
+        let keep = head.keep_alive && self.body.is_whole() && !self.core.draining.get();
+        let answer = respond::accepted(Persistence::of(keep, head.version));
+        self.client.write(self.core, &answer, self.snapshot.limits.write_timeout).await?;
         Ok(if keep { Outcome::Keep } else { Outcome::Close })
     }
 

@@ -75,7 +75,7 @@ pub(super) async fn fetch(core: Rc<Core>, errand: Rc<Errand>) -> Result<Fetched,
         let backend = &errand.cluster.backend;
         let mut lease = match &errand.residence {
             Some(endpoint) => core.upstreams.lease_pinned(endpoint, backend, freshness).await,
-            None => core.upstreams.lease(&errand.cluster, freshness).await,
+            None => core.upstreams.lease(&errand.cluster, None, freshness).await,
         }?;
         errand.send(&core, &mut lease).await;
         let sent = clock::now();

@@ -2,6 +2,7 @@
 //!
 //! Started by `server`, told what to do through its mailbox, never waits on another thread.
 
+mod alarm;
 mod answer;
 mod body;
 mod connection;
@@ -104,6 +105,7 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
                 Command::Drain(timeout) => {
                     core.draining.set(true);
                     core.sharing.stand_alone();
+                    core.alarms.ring_all();
                     drain = Some(monoio::spawn(drained(Rc::clone(&core), acceptors.remove_all(), timeout)));
                 }
             }
@@ -153,6 +155,7 @@ async fn tick(core: Rc<Core>) {
         let ticks = core.age().as_millis() / TICK.as_millis();
         let now = Tick(u32::try_from(ticks).unwrap_or(u32::MAX - 1));
         core.deadlines.advance(now);
+        core.alarms.ring(now);
         if now.0 >= swept + SWEEP_TICKS {
             swept = now.0;
             core.upstreams.sweep();

@@ -65,6 +65,11 @@ pub(super) fn shared(out: &mut Vec<u8>, answer: &Shared, id: &[u8], now: Instant
     answer.reply.splice(&answer.body, id, ttl_ms, out);
 }
 
+/// The answer to a message that nobody answers.
+pub(super) fn accepted(persistence: Persistence) -> Vec<u8> {
+    [b"HTTP/1.1 202 Accepted\r\n", persistence.line(), b"Content-Length: 0\r\n\r\n"].concat()
+}
+
 /// Refuses bytes that are no request: one answer, then the connection ends.
 pub(super) async fn refuse_connection(core: &Core, client: &mut Client, error: ProxyError, with_body: bool) -> Outcome {
     core.count_refusal(error.refusal());

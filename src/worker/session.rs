@@ -7,10 +7,10 @@ use super::exchange::{Exchange, Way};
 use crate::clock;
 use crate::config::model::SessionBinding;
 use crate::error::ProxyError;
-use crate::http::SessionField;
+use crate::http::{BodyDecoder, Buffer, SessionField};
 use crate::limits;
-use crate::mcp::{self, Binding, Session};
-use crate::upstream::{Cluster, Endpoint, Lease};
+use crate::mcp::{self, Binding, LOST_SESSION_BYTES_MAX, Session};
+use crate::upstream::{Cluster, Endpoint, Lease, UpstreamError};
 
 impl<'a> Exchange<'a> {
     /// Where the request's session lives, if its token is one and this request may use it.
@@ -48,6 +48,50 @@ impl<'a> Exchange<'a> {
         match binding {
             SessionBinding::None => Binding::default(),
             SessionBinding::Credential => mcp::binding_of(credential()),
+        }
+    }
+
+    /// Whether the backend says that it does not know the session of this request: with 404, or in one
+    /// of the other ways servers have for it.
+    pub(super) async fn is_lost_session(
+        &self,
+        way: &Way<'_>,
+        lease: &mut Lease,
+        buffer: &mut Buffer,
+        head_length: usize,
+    ) -> Result<bool, ProxyError> {
+        let answer = &self.heads.answer;
+        if way.residence.is_none() || !(answer.status == 404 || mcp::may_say_session_lost(answer.status)) {
+            return Ok(false);
+        }
+        if answer.status == 404 {
+            return Ok(true);
+        }
+        if answer.is_event_stream(buffer.filled()) {
+            return Ok(false);
+        }
+        let mut decoder = BodyDecoder::new(answer.body_for(self.heads.request.method));
+        let (mut text, mut at) = (Vec::new(), head_length);
+        loop {
+            while at < buffer.len() && !decoder.is_done() {
+                let (used, run) = decoder.decode(&buffer.filled()[at..]).map_err(UpstreamError::Malformed)?;
+                text.extend_from_slice(&buffer.filled()[at..][run]);
+                at += used;
+            }
+            if decoder.is_done() {
+                return Ok(mcp::says_session_lost(answer.status, &text));
+            }
+            // A refusal is short, and a result that is not is none of our business.
+            if answer.status == 200 || text.len() > LOST_SESSION_BYTES_MAX || buffer.is_full() {
+                return Ok(false);
+            }
+            let idle = self.core.deadlines.now().after(way.cluster.backend.stream_idle_timeout);
+            lease.socket().deadline.set(idle.min(way.due));
+            match lease.socket().read(buffer.space()).await {
+                // What it broke off in is for the relay to find.
+                Ok(0) | Err(_) => return Ok(decoder.end().is_ok() && mcp::says_session_lost(answer.status, &text)),
+                Ok(read) => buffer.advance(read),
+            }
         }
     }
 
