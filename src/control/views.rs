@@ -6,7 +6,7 @@ use super::Source;
 use super::gather::{Gathered, Worker};
 use crate::config::Fault;
 use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Route, Server, Sessions};
-use crate::seam::{EndpointStats, Latency, Snapshot, WorkerStats};
+use crate::seam::{Cached, Coalesced, EndpointStats, Era, Invalidation, Latency, SessionEvent, Snapshot, WorkerStats};
 
 /// `/config`: keys are named as in the file. Structs are taken apart by name, so that a new key
 /// cannot be forgotten here.
@@ -151,7 +151,7 @@ pub(super) fn backends(snapshot: &Snapshot, total: &WorkerStats) -> Value {
 }
 
 fn endpoint_state(address: &str, stats: &EndpointStats) -> Value {
-    let EndpointStats { active, idle, requests, connect_failures, cooling } = stats;
+    let EndpointStats { active, idle, requests, connect_failures, cooling, eras } = stats;
     json!({
         "address": address,
         "active": active,
@@ -159,6 +159,7 @@ fn endpoint_state(address: &str, stats: &EndpointStats) -> Value {
         "requests": requests,
         "connect_failures": connect_failures,
         "cooling": cooling,
+        "era": eras.label(),
     })
 }
 
@@ -185,6 +186,13 @@ fn counted(stats: &WorkerStats) -> Value {
     json!({
         "requests": stats.requests.values().sum::<u64>(),
         "refused": stats.refused.iter().sum::<u64>(),
+        "by_era": by_label(Era::ALL.iter().map(|era| era.label()), &stats.by_era),
+        "coalesced": by_label(Coalesced::ALL.iter().map(|result| result.label()), &stats.coalesced),
+        "cache": by_label(Cached::ALL.iter().map(|result| result.label()), &stats.cached),
+        "cache_invalidations": by_label(Invalidation::ALL.iter().map(|reason| reason.label()), &stats.invalidated),
+        "cache_bytes": stats.cache_bytes,
+        "cache_entries": stats.cache_entries,
+        "sessions": by_label(SessionEvent::ALL.iter().map(|event| event.label()), &stats.sessions),
         "accepted": stats.accepted,
         "client_connections": stats.client_connections,
         "upstream_connections": stats.upstream_connections,
@@ -200,6 +208,10 @@ fn counted(stats: &WorkerStats) -> Value {
         "upstream_duration_micros": quantiles(&stats.upstream_duration),
         "overhead_micros": quantiles(&stats.overhead),
     })
+}
+
+fn by_label(labels: impl Iterator<Item = &'static str>, counts: &[u64]) -> Value {
+    labels.zip(counts).map(|(label, count)| (label.to_owned(), json!(count))).collect::<Map<_, _>>().into()
 }
 
 fn quantiles(latency: &Latency) -> Value {

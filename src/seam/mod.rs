@@ -5,9 +5,11 @@
 //! the request path is an ordinary add and nothing there is shared.
 
 mod command;
+mod labels;
 mod snapshot;
 mod stats;
 
 pub use command::{Command, Mailbox, WorkerHandle, mailbox};
+pub use labels::{Cached, Coalesced, Era, ErasSeen, Invalidation, SessionEvent};
 pub use snapshot::{BuildError, Label, Names, Snapshot, SnapshotCell};
-pub use stats::{EndpointStats, Latency, Series, StatusClass, WorkerStats};
+pub use stats::{Counted, EndpointStats, Latency, Series, StatusClass, WorkerStats};

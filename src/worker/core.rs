@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::model::Limits;
 use crate::error::{ProxyError, Refusal};
 use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead};
-use crate::seam::{Snapshot, SnapshotCell, WorkerStats};
+use crate::seam::{Counted, Snapshot, SnapshotCell, WorkerStats};
 use crate::server::Hooks;
 use crate::upstream::Upstreams;
 
@@ -159,6 +159,11 @@ impl Core {
 
     pub(super) fn count_refusal(&self, refusal: Refusal) {
         self.stats.borrow_mut().refused[refusal as usize] += 1;
+    }
+
+    /// Counts one of its kind.
+    pub(super) fn count(&self, what: impl Counted) {
+        self.stats.borrow_mut().add(what, 1);
     }
 
     /// Room for one more connection from this address.

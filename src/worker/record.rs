@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::core::Core;
 use crate::clock;
 use crate::http::RequestHead;
-use crate::mcp::MethodLabel;
-use crate::seam::{Label, Series, StatusClass};
+use crate::mcp::{self, MethodLabel, ProtocolVersion};
+use crate::seam::{Era, Label, Series, StatusClass};
 
 /// What is counted of one exchange.
 pub(super) struct Record {
@@ -18,6 +18,9 @@ pub(super) struct Record {
     pub(super) route: Label,
     pub(super) backend: Label,
     pub(super) method: MethodLabel,
+    /// What its head tells, until more is known.
+    pub(super) era: Era,
+    /// Of the answer that began; none for a client that left before.
     pub(super) status: Option<u16>,
 }
 
@@ -33,6 +36,7 @@ impl Record {
             route: Label::NONE,
             backend: Label::NONE,
             method: MethodLabel::of(method),
+            era: era_of(head, bytes).into(),
             status: None,
         }
     }
@@ -43,6 +47,7 @@ impl Record {
         let class = self.status.map_or(StatusClass::Gone, StatusClass::of);
         let series = Series { route: self.route, backend: self.backend, method: self.method, class };
         *stats.requests.entry(series).or_default() += 1;
+        stats.add(self.era, 1);
         let whole = ended.duration_since(self.started);
         stats.request_duration.record(whole);
         if let (Some(sent), Some(answered)) = (self.sent, self.answered) {
@@ -51,5 +56,13 @@ impl Record {
             let relayed = self.relayed.unwrap_or(ended);
             stats.overhead.record(sent.duration_since(self.started) + relayed.duration_since(answered));
         }
+    }
+}
+
+/// As far as a head tells: a version, or a session, which only the legacy era has.
+fn era_of(head: &RequestHead, bytes: &[u8]) -> Option<mcp::Era> {
+    match head.protocol_version(bytes) {
+        Some(version) => ProtocolVersion::of(version).era(),
+        None => head.session_id(bytes).map(|_| mcp::Era::Legacy),
     }
 }
