@@ -29,7 +29,7 @@ use crate::limits;
 use crate::mcp::{self, Binding, Session};
 use crate::relay::{Side, next_readable, reframe};
 use crate::route::NotFound;
-use crate::seam::Snapshot;
+use crate::seam::{SessionEvent, Snapshot};
 use crate::upstream::{Cluster, Endpoint, Freshness, Lease, UpstreamError};
 
 /// From this version on requests stand alone. Versions are dates, and compare as text.
@@ -161,7 +161,7 @@ impl<'a> Exchange<'a> {
         let generation = self.snapshot.generation;
         let known = |opened: &OpenedSession| opened.generation == generation && opened.token == token;
         if !self.client.session.as_ref().is_some_and(known) {
-            let session = self.snapshot.sessions.open(token).ok_or(ProxyError::SessionUnknown)?;
+            let session = self.snapshot.sessions.open(token).ok_or_else(|| self.deny(SessionEvent::RefusedForged))?;
             self.client.session = Some(OpenedSession { generation, token: token.to_vec(), session });
         }
         let opened = self.client.session.as_ref().ok_or(ProxyError::SessionUnknown)?;
@@ -169,10 +169,21 @@ impl<'a> Exchange<'a> {
         let age_max = self.snapshot.session_age_max;
         let too_old = !age_max.is_zero()
             && u64::from(minutes_now().saturating_sub(session.issued_minutes)) * 60 > age_max.as_secs();
-        if too_old || session.binding != binding {
-            return Err(ProxyError::SessionUnknown);
+        if too_old {
+            return Err(self.deny(SessionEvent::RefusedExpired));
         }
-        cluster.by_identity(session.endpoint).ok_or(ProxyError::SessionUnknown)
+        if session.binding != binding {
+            return Err(self.deny(SessionEvent::RefusedBinding));
+        }
+        let found = cluster.by_identity(session.endpoint).ok_or_else(|| self.deny(SessionEvent::RefusedEndpoint))?;
+        self.core.count(SessionEvent::Resumed);
+        Ok(found)
+    }
+
+    /// Why a session cannot be used is for the operator; its client is told the same in each case.
+    fn deny(&self, event: SessionEvent) -> ProxyError {
+        self.core.count(event);
+        ProxyError::SessionUnknown
     }
 
     /// The session this request belongs to.
@@ -380,7 +391,17 @@ impl<'a> Exchange<'a> {
             whole: if is_stream { Tick::NEVER } else { way.due },
             write: self.snapshot.limits.write_timeout,
         };
-        let token = self.session_for_client(way, &lease, answer.session_id(buffer.filled()));
+        let upstream_id = answer.session_id(buffer.filled());
+        // Only a legacy server gives session ids; a modern request that it took shows a modern one.
+        if upstream_id.is_some() {
+            lease.saw(mcp::Era::Legacy);
+        } else if way.modern && answer.status == 200 {
+            lease.saw(mcp::Era::Modern);
+        }
+        if way.residence.is_some() && head.method == Method::Delete && matches!(answer.status, 200..=299) {
+            core.count(SessionEvent::Ended);
+        }
+        let token = self.session_for_client(way, &lease, upstream_id);
         let mut decoder = BodyDecoder::new(length);
         let split_head = {
             let mut out = core.scratch.borrow_mut();
@@ -441,6 +462,7 @@ impl<'a> Exchange<'a> {
         if way.modern || upstream_id.len() > limits::SESSION_ID_BYTES_MAX {
             return ClientSession::None;
         }
+        self.core.count(SessionEvent::Opened);
         let session = Session {
             endpoint: lease.endpoint.identity,
             issued_minutes: minutes_now(),
