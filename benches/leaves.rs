@@ -10,8 +10,8 @@ use arc_swap::Cache;
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::config;
 use ringway::http::{
-    self, BodyDecoder, BodyLength, Forwarded, Framing, HeadLimits, Persistence, RequestHead, ResponseHead,
-    SessionField, Target,
+    self, BodyDecoder, BodyLength, Edits, Forwarded, Framing, HeadLimits, Persistence, RequestHead, ResponseHead,
+    SessionField, Target, Trace,
 };
 use ringway::seam::{Snapshot, SnapshotCell};
 
@@ -49,8 +49,8 @@ fn heads(criterion: &mut Criterion) {
     criterion.bench_function("head/encode request", |bencher| {
         bencher.iter(|| {
             out.clear();
-            let (session, framing) = (SessionField::Keep, Framing::Length(64));
-            http::request_head(&mut out, &request, REQUEST, &target, &forwarded, session, framing);
+            let edits = Edits { session: SessionField::Keep, trace: Trace::Pass };
+            http::request_head(&mut out, &request, REQUEST, &target, &forwarded, &edits, Framing::Length(64));
             black_box(out.len())
         });
     });

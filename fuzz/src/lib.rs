@@ -4,8 +4,8 @@
 //! Each function panics when its property does not hold.
 
 use ringway::http::{
-    self, BodyDecoder, BodyLength, FieldKind, Forwarded, Framing, HeadLimits, HttpError, RequestHead, ResponseHead,
-    SessionField, Target, Version,
+    self, BodyDecoder, BodyLength, Edits, FieldKind, Forwarded, Framing, HeadLimits, HttpError, RequestHead,
+    ResponseHead, SessionField, Target, Trace, Version,
 };
 
 /// Small, so that inputs of a few hundred bytes reach them.
@@ -15,6 +15,8 @@ pub const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 1024, target_bytes_m
 const PASSED_ON: &[FieldKind] = &[
     FieldKind::Other,
     FieldKind::ContentType,
+    FieldKind::TraceParent,
+    FieldKind::TraceState,
     FieldKind::McpSessionId,
     FieldKind::McpProtocolVersion,
     FieldKind::McpMethod,
@@ -90,7 +92,8 @@ pub fn reencode(bytes: &[u8]) {
         let target = Target { authority: "backend:1", path: "/mcp", rest: b"" };
         let forwarded = Forwarded { peer: "192.0.2.1", trusted_hops };
         let mut out = Vec::new();
-        http::request_head(&mut out, &head, bytes, &target, &forwarded, SessionField::Keep, framing);
+        let edits = Edits { session: SessionField::Keep, trace: Trace::Pass };
+        http::request_head(&mut out, &head, bytes, &target, &forwarded, &edits, framing);
         let mut headers = [httparse::EMPTY_HEADER; 24];
         let mut second = httparse::Request::new(&mut headers);
         assert_eq!(second.parse(&out), Ok(httparse::Status::Complete(out.len())));

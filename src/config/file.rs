@@ -110,6 +110,7 @@ fn server(context: &Context<'_>, table: &Table<'_>) -> Server {
         public_url: table.text("public_url").and_then(|text| text.parse(address::public_url)),
         trusted_hops: table.count("trusted_hops"),
         resolve_interval: table.duration("resolve_interval_ms"),
+        traceparent: table.choice("traceparent"),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Server {
     pub trusted_hops: usize,
     /// How often endpoint host names are resolved again.
     pub resolve_interval: Duration,
+    /// What becomes of trace headers.
+    pub traceparent: TraceHeaders,
 }
 
 /// A key whose value is one word of a closed set.
@@ -72,6 +74,27 @@ impl Choice for IoDriver {
             Self::Auto => "auto",
             Self::IoUring => "io_uring",
             Self::Epoll => "epoll",
+        }
+    }
+}
+
+/// `traceparent`: what becomes of `traceparent` and `tracestate` of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TraceHeaders {
+    /// They go on as they came.
+    #[default]
+    Pass,
+    /// A span of our own is named to the backend, in a new trace if none came.
+    Create,
+}
+
+impl Choice for TraceHeaders {
+    const ALL: &'static [Self] = &[Self::Pass, Self::Create];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Create => "create",
         }
     }
 }

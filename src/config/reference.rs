@@ -3,7 +3,7 @@
 //! The loader takes defaults and ranges from this table and refuses what is not in it; a test holds
 //! the README's reference against it. So a key is documented or it does not exist.
 
-use super::model::{Balance, Choice, IoDriver, Protocol, SessionBinding};
+use super::model::{Balance, Choice, IoDriver, Protocol, SessionBinding, TraceHeaders};
 use crate::limits;
 
 /// One key.
@@ -171,6 +171,12 @@ const REFERENCE: &[KeyDoc] = &[
         SECOND_MS,
         DAY_MS,
         "how often endpoint host names are resolved",
+    ),
+    choice::<TraceHeaders>(
+        SERVER,
+        "traceparent",
+        &[],
+        "`create`: backends are told a span of Ringway's own, in a new trace if the request has none",
     ),
     text(ADMIN, "listen", "127.0.0.1:9090", Absent::Default("127.0.0.1:9090"), "address for operators, or `off`"),
     text(

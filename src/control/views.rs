@@ -31,7 +31,8 @@ pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value
 }
 
 fn server_keys(server: &Server) -> Value {
-    let Server { listen, workers, io_driver, drain_timeout, public_url, trusted_hops, resolve_interval } = server;
+    let Server { listen, workers, io_driver, drain_timeout, public_url, trusted_hops, resolve_interval, traceparent } =
+        server;
     json!({
         "listen": listen,
         "workers": workers,
@@ -40,6 +41,7 @@ fn server_keys(server: &Server) -> Value {
         "public_url": public_url,
         "trusted_hops": trusted_hops,
         "resolve_interval_ms": resolve_interval.as_millis(),
+        "traceparent": traceparent.name(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Heads as we write them: fields copied as they came, framing and forwarding always our own.
 
-use super::{FieldKind, RequestHead, ResponseHead, Version};
+use super::{FieldKind, RequestHead, ResponseHead, Trace, Version};
 
 /// Framing of the body behind a head we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,15 @@ pub enum SessionField<'a> {
     Replace(&'a [u8]),
 }
 
+/// What becomes of fields of a request whose value may be ours to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edits<'a> {
+    /// `Mcp-Session-Id`.
+    pub session: SessionField<'a>,
+    /// `traceparent` and `tracestate`.
+    pub trace: Trace,
+}
+
 /// Who sent a request, for `X-Forwarded-*` and `Forwarded`.
 ///
 /// Without trusted hops whatever the client says of it is dropped and ours stands alone. With `n`,
@@ -90,9 +99,10 @@ pub fn request_head(
     buffer: &[u8],
     target: &Target<'_>,
     forwarded: &Forwarded<'_>,
-    session: SessionField<'_>,
+    edits: &Edits<'_>,
     framing: Framing,
 ) {
+    let Edits { session, trace } = *edits;
     out.extend_from_slice(head.method_text(buffer));
     out.push(b' ');
     out.extend_from_slice(target.path.as_bytes());
@@ -119,11 +129,16 @@ pub fn request_head(
                 session_field(out, field.name.of_buffer(buffer), session);
                 continue;
             }
+            FieldKind::TraceParent if trace.parent().is_some() => continue,
+            FieldKind::TraceState if matches!(trace, Trace::Begin(_)) => continue,
             FieldKind::XForwardedProto => has_proto = true,
             FieldKind::XForwardedHost => has_host = true,
             _ => {}
         }
         line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer));
+    }
+    if let Some(parent) = trace.parent() {
+        line(out, b"traceparent", &parent.text());
     }
     forwarded_for(out, head, buffer, forwarded);
     if !has_proto {

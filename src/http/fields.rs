@@ -67,11 +67,15 @@ pub enum FieldKind {
     McpName,
     /// `Content-Type`.
     ContentType,
+    /// `traceparent`.
+    TraceParent,
+    /// `tracestate`.
+    TraceState,
 }
 
 impl FieldKind {
     /// How many kinds there are.
-    const COUNT: usize = Self::ContentType as usize + 1;
+    const COUNT: usize = Self::TraceState as usize + 1;
 }
 
 /// Length and first letter leave one candidate, so that one comparison decides and most fields,
@@ -88,7 +92,9 @@ fn kind_of(name: &[u8]) -> FieldKind {
         (9, b'f') => (b"forwarded", FieldKind::Forwarded),
         (10, b'c') => (b"connection", FieldKind::Connection),
         (10, b'm') => (b"mcp-method", FieldKind::McpMethod),
+        (10, b't') => (b"tracestate", FieldKind::TraceState),
         (10, b'k') => (b"keep-alive", FieldKind::HopByHop),
+        (11, b't') => (b"traceparent", FieldKind::TraceParent),
         (12, b'c') => (b"content-type", FieldKind::ContentType),
         (14, b'c') => (b"content-length", FieldKind::ContentLength),
         (14, b'm') => (b"mcp-session-id", FieldKind::McpSessionId),

@@ -14,12 +14,14 @@ mod error;
 mod fields;
 mod head;
 mod io;
+mod trace;
 
 pub use body::{BodyDecoder, BodyLength, Chunker};
 pub use buffer::{Buffer, BufferPool};
 pub use deadline::{Deadline, Deadlines};
-pub use encode::{Forwarded, Framing, Persistence, SessionField, Target, request_head, response_head};
+pub use encode::{Edits, Forwarded, Framing, Persistence, SessionField, Target, request_head, response_head};
 pub use error::HttpError;
 pub use fields::{Field, FieldKind, Span};
 pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Version};
 pub use io::Socket;
+pub use trace::{Trace, TraceIds, TraceParent};

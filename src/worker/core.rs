@@ -11,9 +11,9 @@ use ahash::AHashMap;
 use arc_swap::Cache;
 
 use crate::clock;
-use crate::config::model::Limits;
+use crate::config::model::{Limits, TraceHeaders};
 use crate::error::{ProxyError, Refusal};
-use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead};
+use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead, Trace, TraceIds};
 use crate::seam::{Counted, Snapshot, SnapshotCell, WorkerStats};
 use crate::server::Hooks;
 use crate::upstream::Upstreams;
@@ -47,6 +47,7 @@ pub(super) struct Core {
     started: Instant,
     /// Random bytes of this worker, and how many nonces were made of them.
     nonces: ([u8; 16], Cell<u64>),
+    trace_ids: RefCell<TraceIds>,
 }
 
 /// The snapshot in use. A worker holds one share of it, and its requests count theirs among
@@ -101,7 +102,9 @@ impl Core {
             published: RefCell::new(published),
             current: RefCell::new(current),
             started: clock::now(),
-            nonces: (nonce_prefix(), Cell::new(0)),
+            // 128 bits tell this worker's nonces from those of every other worker and replica.
+            nonces: (random_bytes(), Cell::new(0)),
+            trace_ids: RefCell::new(TraceIds::new(random_bytes())),
         }
     }
 
@@ -124,6 +127,14 @@ impl Core {
         nonce[..16].copy_from_slice(prefix);
         nonce[16..].copy_from_slice(&count.get().to_be_bytes());
         nonce
+    }
+
+    /// What becomes of a request's trace headers.
+    pub(super) fn trace(&self, headers: TraceHeaders, head: &RequestHead, bytes: &[u8]) -> Trace {
+        match headers {
+            TraceHeaders::Pass => Trace::Pass,
+            TraceHeaders::Create => Trace::create(head, bytes, &mut self.trace_ids.borrow_mut()),
+        }
     }
 
     /// Time since the worker started.
@@ -218,12 +229,12 @@ impl Drop for Admission {
     }
 }
 
-/// 128 random bits tell this worker's nonces from those of every other worker and replica.
-fn nonce_prefix() -> [u8; 16] {
-    let mut prefix = [0; 16];
-    // Without it no session could be sealed; the worker's supervision tries again.
-    getrandom::fill(&mut prefix).expect("the system's random number generator works");
-    prefix
+/// From the system, once for each use at the start: no system call for each request.
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Without them no session could be sealed; the worker's supervision tries again.
+    getrandom::fill(&mut bytes).expect("the system's random number generator works");
+    bytes
 }
 
 /// CPU time of this thread; zero where the kernel does not say.

@@ -22,8 +22,8 @@ use crate::clock::{self, Tick};
 use crate::config::model::{Backend, SessionBinding};
 use crate::error::{ProxyError, Refusal};
 use crate::http::{
-    self, BodyDecoder, BodyLength, Buffer, Chunker, Forwarded, Framing, HttpError, Method, Persistence, RequestHead,
-    ResponseHead, SessionField, Target, Version,
+    self, BodyDecoder, BodyLength, Buffer, Chunker, Edits, Forwarded, Framing, HttpError, Method, Persistence,
+    RequestHead, ResponseHead, SessionField, Target, Trace, Version,
 };
 use crate::limits;
 use crate::mcp::{self, Binding, Session};
@@ -38,7 +38,7 @@ const FIRST_MODERN_VERSION: &[u8] = b"2026-07-28";
 /// Serves the request whose head of `head_length` bytes lies at the front of the client's buffer.
 pub(super) async fn exchange(core: &Core, client: &mut Client, heads: &mut Heads, head_length: usize) -> Outcome {
     let snapshot = core.snapshot();
-    let mut record = Record::new(&heads.request, client.buffer.filled());
+    let mut record = Record::new(core, &snapshot, &heads.request, client.buffer.filled());
     let body = match RequestBody::open(client, &heads.request, head_length, &snapshot.limits) {
         Ok(body) => body,
         Err(error) => {
@@ -48,7 +48,8 @@ pub(super) async fn exchange(core: &Core, client: &mut Client, heads: &mut Heads
             return respond::refuse_connection(core, client, error, with_body).await;
         }
     };
-    let mut exchange = Exchange { core, snapshot: &snapshot, client, heads, body };
+    let trace = record.trace;
+    let mut exchange = Exchange { core, snapshot: &snapshot, client, heads, body, trace };
     let outcome = match exchange.forward(&mut record).await {
         Ok(outcome) => outcome,
         Err(error) => exchange.refuse(error, &mut record).await,
@@ -70,6 +71,7 @@ struct Exchange<'a> {
     client: &'a mut Client,
     heads: &'a mut Heads,
     body: RequestBody,
+    trace: Trace,
 }
 
 /// Where a request goes, decided once.
@@ -265,7 +267,8 @@ impl<'a> Exchange<'a> {
         let forwarded = Forwarded { peer: &self.client.peer, trusted_hops: self.snapshot.trusted_hops };
         let session =
             self.session(way).map_or(SessionField::Keep, |opened| SessionField::Replace(&opened.session.upstream_id));
-        http::request_head(out, head, bytes, &target, &forwarded, session, self.body.framing);
+        let edits = Edits { session, trace: self.trace };
+        http::request_head(out, head, bytes, &target, &forwarded, &edits, self.body.framing);
         let payload = &bytes[self.body.prefix.clone()];
         if self.body.framing == Framing::Chunked && !payload.is_empty() {
             out.extend_from_slice(Chunker::size_line(payload.len()).as_ref());

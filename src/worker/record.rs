@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use super::core::Core;
 use crate::clock;
-use crate::http::RequestHead;
+use crate::http::{RequestHead, Trace};
 use crate::mcp::{self, MethodLabel, ProtocolVersion};
-use crate::seam::{Era, Label, Series, StatusClass};
+use crate::seam::{Era, Label, Series, Snapshot, StatusClass};
 
 /// What is counted of one exchange.
 pub(super) struct Record {
@@ -22,10 +22,12 @@ pub(super) struct Record {
     pub(super) era: Era,
     /// Of the answer that began; none for a client that left before.
     pub(super) status: Option<u16>,
+    /// What the backend is told of the trace the request belongs to.
+    pub(super) trace: Trace,
 }
 
 impl Record {
-    pub(super) fn new(head: &RequestHead, bytes: &[u8]) -> Self {
+    pub(super) fn new(core: &Core, snapshot: &Snapshot, head: &RequestHead, bytes: &[u8]) -> Self {
         // The head names the MCP method from 2026-07-28 on; before, only the body does.
         let method = head.mcp_method(bytes).unwrap_or_else(|| head.method_text(bytes));
         Self {
@@ -38,6 +40,7 @@ impl Record {
             method: MethodLabel::of(method),
             era: era_of(head, bytes).into(),
             status: None,
+            trace: core.trace(snapshot.trace_headers, head, bytes),
         }
     }
 

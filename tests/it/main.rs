@@ -22,4 +22,5 @@ mod routing;
 mod sessions;
 mod streaming;
 mod support;
+mod trace;
 mod workers;
