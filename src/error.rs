@@ -17,7 +17,7 @@ pub enum Fault {
     Load,
 }
 
-/// Defines an enum whose variants are all values of one metric label.
+/// Defines an enum whose variants are all values of one label.
 macro_rules! closed_set {
     ($(#[$doc:meta])* pub enum $name:ident; $($variant:ident = $label:literal),+ $(,)?) => {
         $(#[$doc])*
@@ -32,7 +32,7 @@ macro_rules! closed_set {
             /// How many there are.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// Metric label.
+            /// Its text.
             #[must_use]
             pub fn label(self) -> &'static str {
                 match self {

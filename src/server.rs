@@ -16,8 +16,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use self::driver::Driver;
 use crate::config::ConfigError;
 use crate::config::model::Config;
-use crate::control::{self, BoundListener, ControlHandle, ControlParts, Exit, Fleet, Resolver, Signals};
-use crate::seam::{BuildError, Command, Snapshot, SnapshotCell, WorkerHandle, mailbox};
+use crate::control::{self, AccessLog, BoundListener, ControlHandle, ControlParts, Exit, Fleet, Resolver, Signals};
+use crate::seam::{AccessLines, BuildError, Command, Snapshot, SnapshotCell, WorkerHandle, mailbox};
 use crate::worker;
 
 pub use crate::control::Source;
@@ -164,10 +164,12 @@ fn prepare(config: Config, source: Source, hooks: Hooks) -> Result<Prepared, Run
         tracing::warn!("no sessions.keys: sessions end with this process, and other replicas do not know them");
     }
     let cell = Arc::new(SnapshotCell::from_pointee(snapshot));
+    let access_log = AccessLog::start(&config.log.access)
+        .map_err(|error| RunError::Build(vec![BuildError { key: "log.access".into(), problem: error.to_string() }]))?;
     let admin = config.admin.listen.map(|address| bind_one(address, false).map_err(|error| bind_error(address, error)));
     let admin = admin.transpose()?;
     let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-    let mut workers = Workers::new(config.server.workers, driver, Arc::clone(&cell), hooks)?;
+    let mut workers = Workers::new(config.server.workers, driver, Arc::clone(&cell), access_log.lines(), hooks)?;
     let mut addresses = Vec::new();
     for address in &config.server.listen {
         let bound = workers.bind(*address).map_err(|error| bind_error(*address, error))?;
@@ -193,6 +195,7 @@ fn prepare(config: Config, source: Source, hooks: Hooks) -> Result<Prepared, Run
         admin,
         orders: control::channel()?,
         signals: None,
+        access_log,
         lost_log_lines: None,
     };
     Ok(Prepared { parts, addresses, admin: admin_address })
@@ -227,6 +230,7 @@ struct Workers {
     cores: Vec<usize>,
     driver: Driver,
     cell: Arc<SnapshotCell>,
+    access: AccessLines,
     hooks: Hooks,
     listeners: Vec<BoundListener>,
     seats: Vec<Seat>,
@@ -238,11 +242,17 @@ struct Seat {
 }
 
 impl Workers {
-    fn new(count: usize, driver: Driver, cell: Arc<SnapshotCell>, hooks: Hooks) -> io::Result<Self> {
+    fn new(
+        count: usize,
+        driver: Driver,
+        cell: Arc<SnapshotCell>,
+        access: AccessLines,
+        hooks: Hooks,
+    ) -> io::Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
         let count = if count == 0 { cores.len().max(1) } else { count };
-        Ok(Self { count, cores, driver, cell, hooks, listeners: Vec::new(), seats: Vec::new() })
+        Ok(Self { count, cores, driver, cell, access, hooks, listeners: Vec::new(), seats: Vec::new() })
     }
 
     fn start_all(&mut self) -> io::Result<()> {
@@ -265,6 +275,7 @@ impl Workers {
             cell: Arc::clone(&self.cell),
             mailbox,
             listeners: listeners.collect::<io::Result<_>>()?,
+            access: self.access.clone(),
             hooks: self.hooks,
         };
         let driver = self.driver;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything an operator can say.
@@ -14,6 +15,8 @@ pub struct Config {
     pub server: Server,
     /// The `[admin]` table.
     pub admin: Admin,
+    /// The `[log]` table.
+    pub log: Log,
     /// The `[limits]` table.
     pub limits: Limits,
     /// The `[sessions]` table.
@@ -106,6 +109,35 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// Bearer token; required when `listen` is not loopback.
     pub token: Option<Secret>,
+}
+
+/// What is logged of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// One line for each request.
+    pub access: AccessLog,
+}
+
+/// `access`: where the lines go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere, and none are made.
+    #[default]
+    Off,
+    /// Beside the other log.
+    Stderr,
+    /// To the end of this file; an absolute path.
+    File(PathBuf),
+}
+
+impl fmt::Display for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// How session ids of legacy backends are sealed.

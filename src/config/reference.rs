@@ -122,6 +122,7 @@ pub fn reference() -> &'static [KeyDoc] {
 pub(super) const TOP: &str = "";
 pub(super) const SERVER: &str = "server";
 pub(super) const ADMIN: &str = "admin";
+pub(super) const LOG: &str = "log";
 pub(super) const LIMITS: &str = "limits";
 pub(super) const SESSIONS: &str = "sessions";
 /// Allowed in each `[backends.NAME]` too, where it wins over the default.
@@ -185,6 +186,13 @@ const REFERENCE: &[KeyDoc] = &[
         "file:/etc/ringway/admin-token",
         Absent::None,
         "bearer token of at least 16 bytes; required unless `admin.listen` is loopback",
+    ),
+    text(
+        LOG,
+        "access",
+        "/var/log/ringway/access.log",
+        Absent::Default("off"),
+        "one JSON line for each request: `off`, `stderr`, or a file, which is opened anew at each reload",
     ),
     bytes(
         LIMITS,

@@ -29,7 +29,7 @@ pub(super) struct Scrape<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) counters: Counters,
     pub(super) io_driver: &'a str,
-    pub(super) lost_log_lines: usize,
+    pub(super) lost_log_lines: u64,
     pub(super) process: ProcessStats,
 }
 
@@ -184,7 +184,7 @@ fn process(page: &mut Page, scrape: &Scrape<'_>) {
     page.single(
         "ringway_log_lines_lost_total",
         Kind::Counter,
-        "Log lines lost because nobody read them fast enough.",
+        "Lines of the log and the access log that could not be written.",
         scrape.lost_log_lines,
     );
     let process = &scrape.process;

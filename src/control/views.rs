@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use super::Source;
 use super::gather::{Gathered, Worker};
 use crate::config::Fault;
-use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Route, Server, Sessions};
+use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Log, Route, Server, Sessions};
 use crate::seam::{Cached, Coalesced, EndpointStats, Era, Invalidation, Latency, SessionEvent, Snapshot, WorkerStats};
 
 /// `/config`: keys are named as in the file. Structs are taken apart by name, so that a new key
 /// cannot be forgotten here.
 pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value {
-    let Config { server, admin, limits, sessions, backends, routes } = config;
+    let Config { server, admin, log, limits, sessions, backends, routes } = config;
     let backends: Map<_, _> = backends.iter().map(|(name, backend)| (name.clone(), backend_keys(backend))).collect();
     json!({
         "generation": generation,
@@ -22,6 +22,7 @@ pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value
         "config": {
             "server": server_keys(server),
             "admin": admin_keys(admin),
+            "log": log_keys(log),
             "limits": limit_keys(limits),
             "sessions": session_keys(sessions),
             "backends": backends,
@@ -49,6 +50,11 @@ fn admin_keys(admin: &Admin) -> Value {
     let Admin { listen, token } = admin;
     let listen = listen.map_or("off".to_owned(), |address| address.to_string());
     json!({ "listen": listen, "token": token.as_ref().map(|_| "***") })
+}
+
+fn log_keys(log: &Log) -> Value {
+    let Log { access } = log;
+    json!({ "access": access.to_string() })
 }
 
 fn limit_keys(limits: &Limits) -> Value {

@@ -1,4 +1,4 @@
-//! What is counted by kind: closed sets, each the values of one metric label.
+//! What is counted and logged by kind: closed sets, each the values of one label.
 
 use crate::error::closed_set;
 use crate::mcp;
@@ -60,6 +60,18 @@ closed_set! {
     RefusedEndpoint = "refused_endpoint",
     RefusedBackend = "refused_backend",
     Ended = "ended",
+}
+
+closed_set! {
+    /// `share` in the access log: whether a request's answer came from or went to others too.
+    pub enum Share;
+    None = "none",
+    Leader = "leader",
+    Follower = "follower",
+    Hit = "hit",
+    Stale = "stale",
+    Miss = "miss",
+    Bypass = "bypass",
 }
 
 /// Eras that an endpoint's answers were seen to be of.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 
-use crate::config::model::{Config, EndpointUrl, Limits, Secret, TraceHeaders};
+use crate::config::model::{AccessLog, Config, EndpointUrl, Limits, Secret, TraceHeaders};
 use crate::mcp::SessionKeys;
 use crate::route::RouteTable;
 use crate::upstream::ClusterTable;
@@ -75,6 +75,8 @@ pub struct Snapshot {
     pub trusted_hops: usize,
     /// See [`crate::config::model::Server::traceparent`].
     pub trace_headers: TraceHeaders,
+    /// Whether requests are logged.
+    pub access_log: bool,
     /// Label values.
     pub names: Names,
     /// What seals session ids.
@@ -127,6 +129,7 @@ impl Snapshot {
             limits: config.limits.clone(),
             trusted_hops: config.server.trusted_hops,
             trace_headers: config.server.traceparent,
+            access_log: config.log.access != AccessLog::Off,
             names,
             sessions: session_keys(config, previous),
             session_age_max: config.sessions.max_age,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use arc_swap::Cache;
 
+use super::access::AccessLog;
 use crate::clock;
 use crate::config::model::{Limits, TraceHeaders};
 use crate::error::{ProxyError, Refusal};
@@ -36,6 +37,7 @@ pub(super) struct Core {
     pub(super) stats: RefCell<WorkerStats>,
     pub(super) draining: Cell<bool>,
     pub(super) connections: Cell<usize>,
+    pub(super) access: AccessLog,
     pub(super) hooks: Hooks,
     exchanges: Rc<Cell<usize>>,
     streams: Rc<Cell<usize>>,
@@ -82,7 +84,7 @@ impl Drop for Held {
 }
 
 impl Core {
-    pub(super) fn new(cell: Arc<SnapshotCell>, seed: u64, hooks: Hooks) -> Self {
+    pub(super) fn new(cell: Arc<SnapshotCell>, seed: u64, access: AccessLog, hooks: Hooks) -> Self {
         let mut published = Cache::new(cell);
         let current = Rc::new(InForce(Arc::clone(published.load())));
         let deadlines = Rc::new(Deadlines::default());
@@ -94,6 +96,7 @@ impl Core {
             stats: RefCell::default(),
             draining: Cell::new(false),
             connections: Cell::new(0),
+            access,
             hooks,
             exchanges: Rc::default(),
             streams: Rc::default(),

@@ -43,9 +43,10 @@ pub(super) async fn exchange(core: &Core, client: &mut Client, heads: &mut Heads
         Ok(body) => body,
         Err(error) => {
             record.status = Some(error.status());
-            record.count(core);
+            record.refuse(core, error.refusal());
+            record.close(core, &snapshot, &client.peer);
             let with_body = heads.request.method != Method::Head;
-            return respond::refuse_connection(core, client, error, with_body).await;
+            return respond::end_connection(core, client, error, with_body).await;
         }
     };
     let trace = record.trace;
@@ -54,13 +55,14 @@ pub(super) async fn exchange(core: &Core, client: &mut Client, heads: &mut Heads
         Ok(outcome) => outcome,
         Err(error) => exchange.refuse(error, &mut record).await,
     };
-    let raw_end = exchange.body.raw_end;
+    let (raw_end, request_bytes) = (exchange.body.raw_end, exchange.body.decoder.payload_bytes());
     if outcome == Outcome::Keep {
         client.buffer.consume(raw_end);
     }
     heads.request.reset();
     heads.answer.reset();
-    record.count(core);
+    record.request_bytes = request_bytes;
+    record.close(core, &snapshot, &client.peer);
     outcome
 }
 
@@ -417,6 +419,7 @@ impl<'a> Exchange<'a> {
                 lease.poison();
             }
             core.stats.borrow_mut().response_body_bytes += buffer.len() as u64;
+            record.response_bytes = decoder.payload_bytes();
             if buffer.prepend(&out) { Vec::new() } else { out.clone() }
         };
         // While the client does not read, the backend is not read either, and owes us nothing.
@@ -424,14 +427,16 @@ impl<'a> Exchange<'a> {
         if self.client.write(core, &split_head, wait.write).await.is_err()
             || self.client.write(core, buffer.filled(), wait.write).await.is_err()
         {
-            return Ok(leave(core, self.client, &mut lease));
+            return Ok(leave(core, self.client, &mut lease, record));
         }
         core.buffers.give(buffer);
         let reusable = answer.keep_alive && length != BodyLength::UntilClose && self.body.is_whole();
         if !decoder.is_done() {
             record.relayed = Some(clock::now());
             self.let_go_of_request();
-            if let Err(outcome) = stream_answer(core, self.client, &mut lease, &mut decoder, framing, wait).await {
+            let streamed = stream_answer(core, self.client, &mut lease, &mut decoder, framing, wait, record).await;
+            record.response_bytes = decoder.payload_bytes();
+            if let Err(outcome) = streamed {
                 return Ok(outcome);
             }
         }
@@ -478,7 +483,7 @@ impl<'a> Exchange<'a> {
     /// Answers a failed exchange.
     async fn refuse(&mut self, error: ProxyError, record: &mut Record) -> Outcome {
         let core = self.core;
-        core.count_refusal(error.refusal());
+        record.refuse(core, error.refusal());
         if error == ProxyError::ClientGone {
             return Outcome::Abort;
         }
@@ -589,6 +594,7 @@ async fn stream_answer(
     decoder: &mut BodyDecoder,
     framing: Framing,
     wait: AnswerWait,
+    record: &mut Record,
 ) -> Result<(), Outcome> {
     let mut watched = true;
     while !decoder.is_done() {
@@ -598,11 +604,11 @@ async fn stream_answer(
             Ok(Side::Downstream) => {
                 match client.look(core) {
                     Ok(room) => watched = room,
-                    Err(_) => return Err(leave(core, client, lease)),
+                    Err(_) => return Err(leave(core, client, lease, record)),
                 }
                 continue;
             }
-            Err(_) => return Err(cut_off(core, lease, wait)),
+            Err(_) => return Err(cut_off(core, lease, wait, record)),
         }
         let mut buffer = core.buffers.large();
         match lease.socket().try_read(buffer.space()) {
@@ -610,16 +616,16 @@ async fn stream_answer(
                 core.buffers.give(buffer);
                 continue;
             }
-            Err(_) => return Err(cut_off(core, lease, wait)),
+            Err(_) => return Err(cut_off(core, lease, wait, record)),
             Ok(0) if lease.socket().deadline.expired() || decoder.end().is_err() => {
-                return Err(cut_off(core, lease, wait));
+                return Err(cut_off(core, lease, wait, record));
             }
             Ok(read) => buffer.advance(read),
         }
         match reframe(&mut buffer, decoder, framing) {
             Ok(extra) if extra.is_empty() => {}
             Ok(_) => lease.poison(),
-            Err(_) => return Err(cut_off(core, lease, wait)),
+            Err(_) => return Err(cut_off(core, lease, wait, record)),
         }
         // While the client does not read, the backend is not read either, and owes us nothing.
         lease.socket().deadline.set(wait.whole);
@@ -627,28 +633,29 @@ async fn stream_answer(
         let written = client.write(core, buffer.filled(), wait.write).await;
         core.buffers.give(buffer);
         if written.is_err() {
-            return Err(leave(core, client, lease));
+            return Err(leave(core, client, lease, record));
         }
     }
     Ok(())
 }
 
 /// The client is gone, or was cut off for reading nothing: so is its upstream exchange, now.
-fn leave(core: &Core, client: &Client, lease: &mut Lease) -> Outcome {
+fn leave(core: &Core, client: &Client, lease: &mut Lease, record: &mut Record) -> Outcome {
     let cut_off = client.socket.deadline.expired();
-    core.count_refusal(if cut_off { Refusal::WriteTimeout } else { Refusal::ClientGone });
+    record.refuse(core, if cut_off { Refusal::WriteTimeout } else { Refusal::ClientGone });
     lease.socket().shutdown(Shutdown::Both);
     Outcome::Abort
 }
 
 /// The backend broke off inside its answer: the client must not take what it has for the whole.
-fn cut_off(core: &Core, lease: &mut Lease, wait: AnswerWait) -> Outcome {
+fn cut_off(core: &Core, lease: &mut Lease, wait: AnswerWait, record: &mut Record) -> Outcome {
     let deadline = &lease.socket().deadline;
-    core.count_refusal(match deadline.expired() {
+    let reason = match deadline.expired() {
         true if wait.whole <= deadline.now() => Refusal::RequestTimeout,
         true => Refusal::StreamIdleTimeout,
         false => Refusal::UpstreamTruncated,
-    });
+    };
+    record.refuse(core, reason);
     lease.socket().shutdown(Shutdown::Both);
     Outcome::Abort
 }

@@ -2,6 +2,7 @@
 //!
 //! Started by `server`, told what to do through its mailbox, never waits on another thread.
 
+mod access;
 mod body;
 mod connection;
 mod core;
@@ -24,12 +25,13 @@ use ahash::AHashMap;
 use monoio::net::UnixStream;
 use monoio::task::JoinHandle;
 
+use self::access::AccessLog;
 use self::core::Core;
 use crate::clock::{TICK, Tick};
 use crate::error::Refusal;
 use crate::http::Socket;
 use crate::limits;
-use crate::seam::{Command, Mailbox, SnapshotCell};
+use crate::seam::{AccessLines, Command, Mailbox, SnapshotCell};
 use crate::server::Hooks;
 
 /// What a worker begins with.
@@ -38,6 +40,7 @@ pub(crate) struct Start {
     pub(crate) cell: Arc<SnapshotCell>,
     pub(crate) mailbox: Mailbox,
     pub(crate) listeners: Vec<(SocketAddr, TcpListener)>,
+    pub(crate) access: AccessLines,
     pub(crate) hooks: Hooks,
 }
 
@@ -50,7 +53,8 @@ const SWEEP_TICKS: u32 = 10;
 /// Of the driver, while starting.
 pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let seed = ahash::RandomState::new().hash_one(start.index);
-    let core = Rc::new(Core::new(start.cell, seed, start.hooks));
+    let access = AccessLog::new(start.index, start.access);
+    let core = Rc::new(Core::new(start.cell, seed, access, start.hooks));
     let _end = EndAll(Rc::clone(&core));
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
     for (address, listener) in start.listeners.drain(..) {
@@ -90,12 +94,14 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
 }
 
 /// Ends the sockets of a worker that ends, by a panic too. The runtime does not free tasks that wait
-/// on a descriptor when it is dropped, so their clients would wait for ever.
+/// on a descriptor when it is dropped, so their clients would wait for ever, and the worker's last
+/// log lines too.
 struct EndAll(Rc<Core>);
 
 impl Drop for EndAll {
     fn drop(&mut self) {
         self.0.deadlines.end_all();
+        self.0.access.flush();
     }
 }
 
@@ -121,7 +127,7 @@ async fn wait_for_mail(wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) ->
     }
 }
 
-/// Advances the coarse clock, enforces deadlines, looks after the pools.
+/// Advances the coarse clock, enforces deadlines, hands over log lines, looks after the pools.
 async fn tick(core: Rc<Core>) {
     let mut swept = 0;
     loop {
@@ -131,6 +137,7 @@ async fn tick(core: Rc<Core>) {
         let ticks = core.age().as_millis() / TICK.as_millis();
         let now = Tick(u32::try_from(ticks).unwrap_or(u32::MAX - 1));
         core.deadlines.advance(now);
+        core.access.flush();
         if now.0 >= swept + SWEEP_TICKS {
             swept = now.0;
             core.upstreams.sweep();
