@@ -11,7 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::config;
 use ringway::http::{
     self, AcceptField, BodyDecoder, BodyLength, Forwarded, Framing, HeadLimits, Persistence, RequestHead, ResponseHead,
-    Rewrite, SessionField, Target,
+    Rewrite, SessionField, Target, Trace,
 };
 use ringway::seam::{Snapshot, SnapshotCell};
 
@@ -45,7 +45,7 @@ fn heads(criterion: &mut Criterion) {
     });
     let target = Target { authority: "10.0.0.7:9001", path: "/mcp", rest: b"", query: b"" };
     let forwarded = Forwarded { peer: "192.0.2.1", trusted_hops: 0 };
-    let rewrite = Rewrite { forwarded, session: SessionField::Keep, accept: AcceptField::Complete };
+    let rewrite = Rewrite { forwarded, session: SessionField::Keep, accept: AcceptField::Complete, trace: Trace::Pass };
     let mut out = Vec::new();
     criterion.bench_function("head/encode request", |bencher| {
         bencher.iter(|| {

@@ -18,21 +18,22 @@ pub enum Fault {
     Load,
 }
 
-macro_rules! refusals {
-    ($($variant:ident = $label:literal),+ $(,)?) => {
-        /// Reasons in `ringway_refused_total{reason}`.
+/// Defines an enum whose variants are all values of one label.
+macro_rules! closed_set {
+    ($(#[$doc:meta])* pub enum $name:ident; $($variant:ident = $label:literal),+ $(,)?) => {
+        $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Refusal {
+        pub enum $name {
             $(#[doc = $label] $variant,)+
         }
 
-        impl Refusal {
-            /// Every reason, in order of its number.
+        impl $name {
+            /// All of them, in order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
             /// How many there are.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// Metric label.
+            /// Its text.
             #[must_use]
             pub fn label(self) -> &'static str {
                 match self {
@@ -43,7 +44,11 @@ macro_rules! refusals {
     };
 }
 
-refusals! {
+pub(crate) use closed_set;
+
+closed_set! {
+    /// Reasons in `ringway_refused_total{reason}`.
+    pub enum Refusal;
     Malformed = "malformed",
     Version = "version",
     HeadTooLarge = "head_too_large",

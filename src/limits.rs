@@ -62,6 +62,21 @@ pub const SHARE_ATTEMPTS_MAX: usize = 3;
 /// Connections taken in one turn before other tasks run.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
 
+/// Lines of the access log that a worker gathers before it hands them over.
+pub const ACCESS_BATCH_BYTES: usize = 16 * 1024;
+
+/// Batches of all workers that wait to be written; more are lost. 8 MiB if they are full.
+pub const ACCESS_BATCHES_MAX: usize = 512;
+
+/// Lines written to the access log with one call, about.
+pub const ACCESS_WRITE_BYTES: usize = 256 * 1024;
+
+/// Bytes of a path shown in the access log.
+pub const ACCESS_PATH_BYTES_MAX: usize = 1024;
+
+/// Bytes of a tool's, prompt's, resource's or task's name shown in the access log.
+pub const ACCESS_NAME_BYTES_MAX: usize = 256;
+
 const _: () = assert!(HEADERS_CEILING <= 256, "a field's place is one byte");
 const _: () = assert!(SMALL_BUFFER_BYTES < LARGE_BUFFER_BYTES);
 const _: () = assert!(BUFFER_HEADROOM_BYTES >= 18, "a chunk size of 16 digits and its CRLF");

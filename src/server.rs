@@ -19,8 +19,8 @@ use self::driver::Driver;
 use crate::coalesce::FlightId;
 use crate::config::ConfigError;
 use crate::config::model::Config;
-use crate::control::{self, BoundListener, ControlHandle, ControlParts, Exit, Fleet, Resolver, Signals};
-use crate::seam::{BuildError, Command, Peers, Snapshot, SnapshotCell, WorkerHandle, mailbox};
+use crate::control::{self, AccessLog, BoundListener, ControlHandle, ControlParts, Exit, Fleet, Resolver, Signals};
+use crate::seam::{AccessLines, BuildError, Command, Peers, Snapshot, SnapshotCell, WorkerHandle, mailbox};
 use crate::worker;
 
 pub use crate::control::Source;
@@ -167,10 +167,12 @@ fn prepare(config: Config, source: Source, hooks: Hooks) -> Result<Prepared, Run
         tracing::warn!("no sessions.keys: sessions end with this process, and other replicas do not know them");
     }
     let cell = Arc::new(SnapshotCell::from_pointee(snapshot));
+    let access_log = AccessLog::start(&config.log.access)
+        .map_err(|error| RunError::Build(vec![BuildError { key: "log.access".into(), problem: error.to_string() }]))?;
     let admin = config.admin.listen.map(|address| bind_one(address, false).map_err(|error| bind_error(address, error)));
     let admin = admin.transpose()?;
     let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-    let mut workers = Workers::new(config.server.workers, driver, Arc::clone(&cell), hooks)?;
+    let mut workers = Workers::new(config.server.workers, driver, Arc::clone(&cell), access_log.lines(), hooks)?;
     let mut addresses = Vec::new();
     for address in &config.server.listen {
         let bound = workers.bind(*address).map_err(|error| bind_error(*address, error))?;
@@ -196,6 +198,7 @@ fn prepare(config: Config, source: Source, hooks: Hooks) -> Result<Prepared, Run
         admin,
         orders: control::channel()?,
         signals: None,
+        access_log,
         lost_log_lines: None,
     };
     Ok(Prepared { parts, addresses, admin: admin_address })
@@ -230,6 +233,7 @@ struct Workers {
     cores: Vec<usize>,
     driver: Driver,
     cell: Arc<SnapshotCell>,
+    access: AccessLines,
     hooks: Hooks,
     listeners: Vec<BoundListener>,
     seats: Vec<Seat>,
@@ -250,7 +254,13 @@ struct Seat {
 const FLIGHTS_BITS: u32 = 40;
 
 impl Workers {
-    fn new(count: usize, driver: Driver, cell: Arc<SnapshotCell>, hooks: Hooks) -> io::Result<Self> {
+    fn new(
+        count: usize,
+        driver: Driver,
+        cell: Arc<SnapshotCell>,
+        access: AccessLines,
+        hooks: Hooks,
+    ) -> io::Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
         let count = if count == 0 { cores.len().max(1) } else { count };
@@ -259,6 +269,7 @@ impl Workers {
             cores,
             driver,
             cell,
+            access,
             hooks,
             listeners: Vec::new(),
             seats: Vec::new(),
@@ -291,6 +302,7 @@ impl Workers {
             cell: Arc::clone(&self.cell),
             mailbox,
             listeners: listeners.collect::<io::Result<_>>()?,
+            access: self.access.clone(),
             hooks: self.hooks,
             peers: Arc::clone(&self.peers),
             first_flight,

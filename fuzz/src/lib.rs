@@ -5,7 +5,7 @@
 
 use ringway::http::{
     self, AcceptField, BodyDecoder, BodyLength, FieldKind, Forwarded, Framing, HeadLimits, HttpError, RequestHead,
-    ResponseHead, Rewrite, SessionField, Target, Version,
+    ResponseHead, Rewrite, SessionField, Target, Trace, Version,
 };
 
 /// Small, so that inputs of a few hundred bytes reach them.
@@ -15,6 +15,8 @@ pub const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 1024, target_bytes_m
 const PASSED_ON: &[FieldKind] = &[
     FieldKind::Other,
     FieldKind::ContentType,
+    FieldKind::TraceParent,
+    FieldKind::TraceState,
     FieldKind::McpSessionId,
     FieldKind::McpProtocolVersion,
     FieldKind::McpMethod,
@@ -89,7 +91,7 @@ pub fn reencode(bytes: &[u8]) {
     for (trusted_hops, framing) in [(0, Framing::Length(7)), (1, Framing::Chunked), (2, Framing::None)] {
         let target = Target { authority: "backend:1", path: "/mcp", rest: b"", query: head.query(bytes) };
         let forwarded = Forwarded { peer: "192.0.2.1", trusted_hops };
-        let rewrite = Rewrite { forwarded, session: SessionField::Keep, accept: AcceptField::Keep };
+        let rewrite = Rewrite { forwarded, session: SessionField::Keep, accept: AcceptField::Keep, trace: Trace::Pass };
         let mut out = Vec::new();
         http::request_head(&mut out, &head, bytes, &target, &rewrite, framing);
         let mut headers = [httparse::EMPTY_HEADER; 24];

@@ -13,17 +13,18 @@ use super::address::{self, CAPTURE};
 use super::error::{ConfigError, Fault};
 use super::include;
 use super::model::{
-    Admin, Backend, BodyMode, Cache, Coalesce, Config, IoDriver, Limits, Route, Server, SessionBinding, Sessions,
+    AccessLog, Admin, Backend, BodyMode, Cache, Coalesce, Config, IoDriver, Limits, Log, Route, Server, SessionBinding,
+    Sessions,
 };
 use super::place::{Context, Place, Source};
-use super::reference::{ADMIN, BACKEND, BACKEND_DEFAULTS, CACHE, COALESCE, LIMITS, ROUTE, SERVER, SESSIONS};
+use super::reference::{ADMIN, BACKEND, BACKEND_DEFAULTS, CACHE, COALESCE, LIMITS, LOG, ROUTE, SERVER, SESSIONS};
 use super::text::{Checked, Problem, Variables, nearest, quote};
 use super::tree::{Node, Table, Text};
 
 /// Wins over `server.io_driver`, so that one test suite runs on every driver.
 const IO_DRIVER_VARIABLE: &str = "RINGWAY_IO_DRIVER";
 
-const TABLES: [&str; 7] = ["server", "admin", "limits", "sessions", "defaults", "backends", "routes"];
+const TABLES: [&str; 8] = ["server", "admin", "log", "limits", "sessions", "defaults", "backends", "routes"];
 
 /// What an included file may hold: a team's own backends and routes.
 const INCLUDED_TABLES: [&str; 2] = ["backends", "routes"];
@@ -73,6 +74,7 @@ fn read_tree(context: &Context<'_>, main: &Source, tree: &DeTable<'_>) -> Loaded
     root.refuse_unknown(&TABLES);
     let server = server(context, &root.table("server", &[SERVER], &[]));
     let admin = admin(&root.table("admin", &[ADMIN], &[]), &server.listen);
+    let log = log(&root.table("log", &[LOG], &[]));
     let limits = limits(&root.table("limits", &[LIMITS], &[]));
     let sessions = sessions(&root.table("sessions", &[SESSIONS], &[]));
     let defaults = root.table("defaults", &[], &["backend"]).table("backend", &[BACKEND_DEFAULTS], &BACKEND_TABLES);
@@ -95,7 +97,7 @@ fn read_tree(context: &Context<'_>, main: &Source, tree: &DeTable<'_>) -> Loaded
     fleet.note_unused(&mut notes);
 
     let files = std::iter::once(main).chain(&sources).map(|source| source.path.clone()).collect();
-    Loaded { config: fleet.into_config(server, admin, limits, sessions), files, notes }
+    Loaded { config: fleet.into_config(server, admin, log, limits, sessions), files, notes }
 }
 
 fn refuse_main_keys(file: &Table<'_>, main: &str) {
@@ -115,6 +117,7 @@ fn server(context: &Context<'_>, table: &Table<'_>) -> Server {
         public_url: table.text("public_url").and_then(|text| text.parse(address::public_url)),
         trusted_hops: table.count("trusted_hops"),
         resolve_interval: table.duration("resolve_interval_ms"),
+        traceparent: table.choice("traceparent"),
     }
 }
 
@@ -148,6 +151,19 @@ fn admin_address(text: &str, data: &[SocketAddr]) -> Checked<SocketAddr> {
         return Err(Problem::new("is an address of server.listen too", "give the admin plane a port of its own"));
     }
     Ok(address)
+}
+
+fn log(table: &Table<'_>) -> Log {
+    Log { access: table.text("access").and_then(|text| text.parse(access_log)).unwrap_or_default() }
+}
+
+fn access_log(text: &str) -> Checked<AccessLog> {
+    match text {
+        "off" => Ok(AccessLog::Off),
+        "stderr" => Ok(AccessLog::Stderr),
+        path if path.starts_with('/') => Ok(AccessLog::File(path.into())),
+        _ => Err(Problem::new("is no place for a log", "use off, stderr or an absolute path")),
+    }
 }
 
 fn limits(table: &Table<'_>) -> Limits {
@@ -316,7 +332,7 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn into_config(self, server: Server, admin: Admin, limits: Limits, sessions: Sessions) -> Config {
+    fn into_config(self, server: Server, admin: Admin, log: Log, limits: Limits, sessions: Sessions) -> Config {
         let backends = self.backends.into_iter().map(|(name, (_, backend))| (name, backend)).collect();
         let mut routes: Vec<Route> = self.routes.into_iter().map(|(_, route)| route).collect();
         if routes.is_empty() {
@@ -329,7 +345,7 @@ impl<'a> Fleet<'a> {
                 body: BodyMode::default(),
             });
         }
-        Config { server, admin, limits, sessions, backends, routes }
+        Config { server, admin, log, limits, sessions, backends, routes }
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything an operator can say.
@@ -14,6 +15,8 @@ pub struct Config {
     pub server: Server,
     /// The `[admin]` table.
     pub admin: Admin,
+    /// The `[log]` table.
+    pub log: Log,
     /// The `[limits]` table.
     pub limits: Limits,
     /// The `[sessions]` table.
@@ -41,6 +44,8 @@ pub struct Server {
     pub trusted_hops: usize,
     /// How often endpoint host names are resolved again.
     pub resolve_interval: Duration,
+    /// What becomes of trace headers.
+    pub traceparent: TraceHeaders,
 }
 
 /// A key whose value is one word of a closed set.
@@ -76,6 +81,27 @@ impl Choice for IoDriver {
     }
 }
 
+/// `traceparent`: what becomes of `traceparent` and `tracestate` of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TraceHeaders {
+    /// They go on as they came.
+    #[default]
+    Pass,
+    /// A span of our own is named to the backend, in a new trace if none came.
+    Create,
+}
+
+impl Choice for TraceHeaders {
+    const ALL: &'static [Self] = &[Self::Pass, Self::Create];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Create => "create",
+        }
+    }
+}
+
 /// The admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
@@ -83,6 +109,35 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// Bearer token; required when `listen` is not loopback.
     pub token: Option<Secret>,
+}
+
+/// What is logged of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// One line for each request.
+    pub access: AccessLog,
+}
+
+/// `access`: where the lines go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere, and none are made.
+    #[default]
+    Off,
+    /// Beside the other log.
+    Stderr,
+    /// To the end of this file; an absolute path.
+    File(PathBuf),
+}
+
+impl fmt::Display for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// How session ids of legacy backends are sealed.

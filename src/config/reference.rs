@@ -5,6 +5,7 @@
 
 use super::model::{
     Balance, BodyMode, CacheScopeMax, Choice, IoDriver, KeepAliveStreams, Protocol, SessionBinding, Subscribe,
+    TraceHeaders,
 };
 use crate::limits;
 
@@ -131,6 +132,7 @@ pub fn reference() -> &'static [KeyDoc] {
 pub(super) const TOP: &str = "";
 pub(super) const SERVER: &str = "server";
 pub(super) const ADMIN: &str = "admin";
+pub(super) const LOG: &str = "log";
 pub(super) const LIMITS: &str = "limits";
 pub(super) const SESSIONS: &str = "sessions";
 /// Allowed in each `[backends.NAME]` too, where it wins over the default.
@@ -183,6 +185,12 @@ const REFERENCE: &[KeyDoc] = &[
         DAY_MS,
         "how often endpoint host names are resolved",
     ),
+    choice::<TraceHeaders>(
+        SERVER,
+        "traceparent",
+        &[],
+        "`create`: backends are told a span of Ringway's own, in a new trace if the request has none",
+    ),
     text(ADMIN, "listen", "127.0.0.1:9090", Absent::Default("127.0.0.1:9090"), "address for operators, or `off`"),
     text(
         ADMIN,
@@ -190,6 +198,13 @@ const REFERENCE: &[KeyDoc] = &[
         "file:/etc/ringway/admin-token",
         Absent::None,
         "bearer token of at least 16 bytes; required unless `admin.listen` is loopback",
+    ),
+    text(
+        LOG,
+        "access",
+        "/var/log/ringway/access.log",
+        Absent::Default("off"),
+        "one JSON line for each request: `off`, `stderr`, or a file, which is opened anew at each reload",
     ),
     bytes(
         LIMITS,

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use super::process::ProcessStats;
 use super::response::Response;
-use super::{Control, Outcome, gather, log, prometheus, reload, views};
+use super::{Control, Outcome, gather, prometheus, reload, views};
 use crate::config::model::Admin;
 use crate::http::{BodyLength, HeadLimits, Method, RequestHead};
 use crate::limits;
@@ -188,7 +188,7 @@ async fn metrics(control: &Control) -> Response {
         snapshot: &control.cell.load(),
         counters: control.counters.get(),
         io_driver: control.fleet.borrow().io_driver(),
-        lost_log_lines: control.lost_log_lines.as_ref().map_or(0, log::LostLines::count),
+        lost_log_lines: control.lost_log_lines(),
         process: ProcessStats::read(control.started),
     });
     Response::text(200, prometheus::CONTENT_TYPE, page)

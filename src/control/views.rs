@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use super::Source;
 use super::gather::{Gathered, Worker};
 use crate::config::Fault;
-use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Route, Server, Sessions};
-use crate::seam::{EndpointStats, Latency, Snapshot, WorkerStats};
+use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Log, Route, Server, Sessions};
+use crate::seam::{Cached, Coalesced, EndpointStats, Era, Invalidation, Latency, SessionEvent, Snapshot, WorkerStats};
 
 /// `/config`: keys are named as in the file. Structs are taken apart by name, so that a new key
 /// cannot be forgotten here.
 pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value {
-    let Config { server, admin, limits, sessions, backends, routes } = config;
+    let Config { server, admin, log, limits, sessions, backends, routes } = config;
     let backends: Map<_, _> = backends.iter().map(|(name, backend)| (name.clone(), backend_keys(backend))).collect();
     json!({
         "generation": generation,
@@ -22,6 +22,7 @@ pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value
         "config": {
             "server": server_keys(server),
             "admin": admin_keys(admin),
+            "log": log_keys(log),
             "limits": limit_keys(limits),
             "sessions": session_keys(sessions),
             "backends": backends,
@@ -31,7 +32,8 @@ pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value
 }
 
 fn server_keys(server: &Server) -> Value {
-    let Server { listen, workers, io_driver, drain_timeout, public_url, trusted_hops, resolve_interval } = server;
+    let Server { listen, workers, io_driver, drain_timeout, public_url, trusted_hops, resolve_interval, traceparent } =
+        server;
     json!({
         "listen": listen,
         "workers": workers,
@@ -40,6 +42,7 @@ fn server_keys(server: &Server) -> Value {
         "public_url": public_url,
         "trusted_hops": trusted_hops,
         "resolve_interval_ms": resolve_interval.as_millis(),
+        "traceparent": traceparent.name(),
     })
 }
 
@@ -47,6 +50,11 @@ fn admin_keys(admin: &Admin) -> Value {
     let Admin { listen, token } = admin;
     let listen = listen.map_or("off".to_owned(), |address| address.to_string());
     json!({ "listen": listen, "token": token.as_ref().map(|_| "***") })
+}
+
+fn log_keys(log: &Log) -> Value {
+    let Log { access } = log;
+    json!({ "access": access.to_string() })
 }
 
 fn limit_keys(limits: &Limits) -> Value {
@@ -180,7 +188,7 @@ pub(super) fn backends(snapshot: &Snapshot, total: &WorkerStats) -> Value {
 }
 
 fn endpoint_state(address: &str, stats: &EndpointStats) -> Value {
-    let EndpointStats { active, idle, requests, connect_failures, cooling } = stats;
+    let EndpointStats { active, idle, requests, connect_failures, cooling, eras } = stats;
     json!({
         "address": address,
         "active": active,
@@ -188,6 +196,7 @@ fn endpoint_state(address: &str, stats: &EndpointStats) -> Value {
         "requests": requests,
         "connect_failures": connect_failures,
         "cooling": cooling,
+        "era": eras.label(),
     })
 }
 
@@ -214,6 +223,13 @@ fn counted(stats: &WorkerStats) -> Value {
     json!({
         "requests": stats.requests.values().sum::<u64>(),
         "refused": stats.refused.iter().sum::<u64>(),
+        "by_era": by_label(Era::ALL.iter().map(|era| era.label()), &stats.by_era),
+        "coalesced": by_label(Coalesced::ALL.iter().map(|result| result.label()), &stats.coalesced),
+        "cache": by_label(Cached::ALL.iter().map(|result| result.label()), &stats.cached),
+        "cache_invalidations": by_label(Invalidation::ALL.iter().map(|reason| reason.label()), &stats.invalidated),
+        "cache_bytes": stats.cache_bytes,
+        "cache_entries": stats.cache_entries,
+        "sessions": by_label(SessionEvent::ALL.iter().map(|event| event.label()), &stats.sessions),
         "accepted": stats.accepted,
         "client_connections": stats.client_connections,
         "upstream_connections": stats.upstream_connections,
@@ -229,6 +245,10 @@ fn counted(stats: &WorkerStats) -> Value {
         "upstream_duration_micros": quantiles(&stats.upstream_duration),
         "overhead_micros": quantiles(&stats.overhead),
     })
+}
+
+fn by_label(labels: impl Iterator<Item = &'static str>, counts: &[u64]) -> Value {
+    labels.zip(counts).map(|(label, count)| (label.to_owned(), json!(count))).collect::<Map<_, _>>().into()
 }
 
 fn quantiles(latency: &Latency) -> Value {

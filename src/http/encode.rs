@@ -1,6 +1,6 @@
 //! Heads as we write them: fields copied as they came, framing and forwarding always our own.
 
-use super::{FieldKind, RequestHead, ResponseHead, Version};
+use super::{FieldKind, RequestHead, ResponseHead, Trace, Version};
 
 /// Framing of the body behind a head we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +125,8 @@ pub struct Rewrite<'a> {
     pub session: SessionField<'a>,
     /// `Accept`.
     pub accept: AcceptField,
+    /// `traceparent` and `tracestate`.
+    pub trace: Trace,
 }
 
 /// Appends the head of a request to a backend.
@@ -154,7 +156,7 @@ pub fn request_line(out: &mut Vec<u8>, method: &[u8], target: &Target<'_>) {
 
 /// Appends what follows the request line: every other field, and the head's end.
 pub fn request_fields(out: &mut Vec<u8>, head: &RequestHead, buffer: &[u8], rewrite: &Rewrite<'_>, framing: Framing) {
-    let Rewrite { forwarded, session, accept } = *rewrite;
+    let Rewrite { forwarded, session, accept, trace } = *rewrite;
     let mut accepts = accept == AcceptField::Keep;
     let trusted = forwarded.trusted_hops > 0;
     let (mut has_proto, mut has_host) = (false, false);
@@ -180,6 +182,8 @@ pub fn request_fields(out: &mut Vec<u8>, head: &RequestHead, buffer: &[u8], rewr
                 }
                 accepts = true;
             }
+            FieldKind::TraceParent if trace.parent().is_some() => continue,
+            FieldKind::TraceState if matches!(trace, Trace::Begin(_)) => continue,
             FieldKind::XForwardedProto => has_proto = true,
             FieldKind::XForwardedHost => has_host = true,
             _ => {}
@@ -188,6 +192,9 @@ pub fn request_fields(out: &mut Vec<u8>, head: &RequestHead, buffer: &[u8], rewr
     }
     if !accepts {
         out.extend_from_slice(ACCEPT_LINE);
+    }
+    if let Some(parent) = trace.parent() {
+        line(out, b"traceparent", &parent.text());
     }
     forwarded_for(out, head, buffer, &forwarded);
     if !has_proto {

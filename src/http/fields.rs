@@ -71,8 +71,12 @@ pub enum FieldKind {
     Accept,
     /// Says who asks: `Authorization`, `Cookie`, `DPoP`, `X-API-Key`.
     Credential,
-    /// No part of what is asked: `User-Agent`, trace context, request ids, the client's address as
-    /// somebody in front knows it.
+    /// `traceparent`.
+    TraceParent,
+    /// `tracestate`.
+    TraceState,
+    /// No part of what is asked: `User-Agent`, baggage, request ids, the client's address as somebody
+    /// in front knows it.
     Neutral,
 }
 
@@ -84,6 +88,21 @@ impl FieldKind {
     #[must_use]
     pub fn describes(self) -> bool {
         matches!(self, Self::Other | Self::Accept | Self::ContentType)
+    }
+
+    /// Whether it is no part of what is asked, though a backend gets to see it: who shares an answer may
+    /// differ in it.
+    pub(super) fn is_neutral(self) -> bool {
+        matches!(
+            self,
+            Self::Neutral
+                | Self::TraceParent
+                | Self::TraceState
+                | Self::XForwardedFor
+                | Self::XForwardedProto
+                | Self::XForwardedHost
+                | Self::Forwarded
+        )
     }
 
     /// Of a field's name, in any letter case.
@@ -112,10 +131,10 @@ fn kind_of(name: &[u8]) -> FieldKind {
         (9, b'x') => (b"x-real-ip", FieldKind::Neutral),
         (10, b'c') => (b"connection", FieldKind::Connection),
         (10, b'm') => (b"mcp-method", FieldKind::McpMethod),
+        (10, b't') => (b"tracestate", FieldKind::TraceState),
         (10, b'k') => (b"keep-alive", FieldKind::HopByHop),
-        (10, b't') => (b"tracestate", FieldKind::Neutral),
         (10, b'u') => (b"user-agent", FieldKind::Neutral),
-        (11, b't') => (b"traceparent", FieldKind::Neutral),
+        (11, b't') => (b"traceparent", FieldKind::TraceParent),
         (12, b'x') => (b"x-request-id", FieldKind::Neutral),
         (13, b'a') => (b"authorization", FieldKind::Credential),
         (13, b'l') => (b"last-event-id", FieldKind::Neutral),

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use memchr::memchr;
 
 use super::fields::Fields;
-use super::{BodyLength, Field, FieldKind, HttpError, Span};
+use super::{BodyLength, Field, FieldKind, HttpError, Span, TraceParent};
 use crate::limits;
 
 /// Limits on one head; see `[limits]`.
@@ -334,6 +334,13 @@ impl RequestHead {
     #[must_use]
     pub fn mcp_method<'a>(&self, buffer: &'a [u8]) -> Option<&'a [u8]> {
         self.mcp_method.map(|span| span.of_buffer(buffer))
+    }
+
+    /// `traceparent`, if there is one, no second one, and it is valid.
+    #[must_use]
+    pub fn traceparent(&self, buffer: &[u8]) -> Option<TraceParent> {
+        let value = self.fields.single(FieldKind::TraceParent).ok()??;
+        TraceParent::parse(value.of_buffer(buffer))
     }
 }
 

@@ -15,6 +15,7 @@ mod fields;
 mod head;
 mod io;
 mod shared;
+mod trace;
 
 pub use body::{BodyDecoder, BodyLength, Chunker};
 pub use buffer::{Buffer, BufferPool};
@@ -28,3 +29,4 @@ pub use fields::{Field, FieldKind, Span};
 pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Version};
 pub use io::Socket;
 pub use shared::shared_fields;
+pub use trace::{Trace, TraceIds, TraceParent};

@@ -44,7 +44,7 @@ pub fn shared_fields(head: &ResponseHead, buffer: &[u8], from_stream: bool) -> O
 fn varies_by_more(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|name| {
         let kind = FieldKind::of(name);
-        name == b"*" || matches!(kind, FieldKind::Neutral | FieldKind::XForwardedFor | FieldKind::Forwarded)
+        name == b"*" || kind.is_neutral()
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 use hdrhistogram::Histogram;
 
-use super::Label;
+use super::{Cached, Coalesced, Era, ErasSeen, Invalidation, Label, SessionEvent};
 use crate::error::Refusal;
 use crate::mcp::MethodLabel;
 use crate::upstream::EndpointId;
@@ -123,6 +123,8 @@ pub struct EndpointStats {
     pub connect_failures: u64,
     /// Passed over for now after a failed connect.
     pub cooling: bool,
+    /// What its answers were seen to be of.
+    pub eras: ErasSeen,
 }
 
 /// Everything one worker counted since it started. Counters only grow; gauges are of now.
@@ -132,6 +134,20 @@ pub struct WorkerStats {
     pub requests: AHashMap<Series, u64>,
     /// Refusals by reason, indexed by [`Refusal`].
     pub refused: Counts<{ Refusal::COUNT }>,
+    /// The same requests as in `requests`, indexed by [`Era`].
+    pub by_era: [u64; Era::COUNT],
+    /// Requests that may share an answer, indexed by [`Coalesced`].
+    pub coalesced: [u64; Coalesced::COUNT],
+    /// Requests that may be answered from the cache, indexed by [`Cached`].
+    pub cached: [u64; Cached::COUNT],
+    /// Cache entries thrown away before their time, indexed by [`Invalidation`].
+    pub invalidated: [u64; Invalidation::COUNT],
+    /// Bytes in the cache (gauge).
+    pub cache_bytes: u64,
+    /// Entries in the cache (gauge).
+    pub cache_entries: usize,
+    /// Legacy sessions, indexed by [`SessionEvent`].
+    pub sessions: [u64; SessionEvent::COUNT],
     /// Client connections accepted.
     pub accepted: u64,
     /// Client connections open (gauge).
@@ -166,6 +182,38 @@ pub struct WorkerStats {
     pub cpu: Duration,
     /// Age of the worker.
     pub age: Duration,
+}
+
+impl WorkerStats {
+    /// Counts so many of a kind.
+    pub fn add(&mut self, what: impl Counted, count: u64) {
+        *what.place(self) += count;
+    }
+}
+
+/// A value of a closed set that is counted for each value by itself.
+pub trait Counted {
+    /// Where.
+    fn place(self, stats: &mut WorkerStats) -> &mut u64;
+}
+
+macro_rules! counted {
+    ($($kind:ident in $field:ident,)+) => {
+        $(impl Counted for $kind {
+            fn place(self, stats: &mut WorkerStats) -> &mut u64 {
+                &mut stats.$field[self as usize]
+            }
+        })+
+    };
+}
+
+counted! {
+    Refusal in refused,
+    Era in by_era,
+    Coalesced in coalesced,
+    Cached in cached,
+    Invalidation in invalidated,
+    SessionEvent in sessions,
 }
 
 #[cfg(test)]

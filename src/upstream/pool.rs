@@ -14,7 +14,7 @@ use crate::clock::Tick;
 use crate::config::model::Backend;
 use crate::http::{Deadlines, Socket};
 use crate::limits;
-use crate::seam::EndpointStats;
+use crate::seam::{EndpointStats, ErasSeen};
 
 /// All connections of one worker to backends.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ struct State {
     requests: Cell<u64>,
     connect_failures: Cell<u64>,
     cooling_until: Cell<Tick>,
+    eras: Cell<ErasSeen>,
 }
 
 struct Connection {
@@ -271,6 +272,7 @@ impl Upstreams {
             requests: state.requests.get(),
             connect_failures: state.connect_failures.get(),
             cooling: state.cooling_until.get() > now,
+            eras: state.eras.get(),
         };
         self.endpoints.borrow().iter().map(|(id, state)| (*id, stats(state))).collect()
     }
@@ -297,6 +299,11 @@ impl Lease {
     /// The connection carries bytes that belong to no exchange: it must not be used again.
     pub fn poison(&mut self) {
         self.poisoned = true;
+    }
+
+    /// Notes which era the endpoint's answer was of.
+    pub fn saw(&self, era: impl Into<ErasSeen>) {
+        self.state.eras.set(self.state.eras.get().and(era.into()));
     }
 
     /// Keeps the connection for another exchange. Only after an answer that ended cleanly, with

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use arc_swap::Cache;
 
+use super::access::AccessLog;
 use super::alarm::Alarms;
 use super::share::Sharing;
 use crate::clock;
-use crate::config::model::Limits;
+use crate::config::model::{Limits, TraceHeaders};
 use crate::error::{ProxyError, Refusal};
-use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead};
-use crate::seam::{Snapshot, SnapshotCell, WorkerStats};
+use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead, Trace, TraceIds};
+use crate::seam::{Counted, Snapshot, SnapshotCell, WorkerStats};
 use crate::server::Hooks;
 use crate::upstream::Upstreams;
 
@@ -40,6 +41,7 @@ pub(super) struct Core {
     pub(super) stats: RefCell<WorkerStats>,
     pub(super) draining: Cell<bool>,
     pub(super) connections: Cell<usize>,
+    pub(super) access: AccessLog,
     pub(super) hooks: Hooks,
     exchanges: Rc<Cell<usize>>,
     errands: Rc<Cell<usize>>,
@@ -52,6 +54,7 @@ pub(super) struct Core {
     started: Instant,
     /// Random bytes of this worker, and how many nonces were made of them.
     nonces: ([u8; 16], Cell<u64>),
+    trace_ids: RefCell<TraceIds>,
 }
 
 /// The snapshot in use. A worker holds one share of it, and its requests count theirs among
@@ -86,7 +89,7 @@ impl Drop for Held {
 }
 
 impl Core {
-    pub(super) fn new(cell: Arc<SnapshotCell>, sharing: Sharing, seed: u64, hooks: Hooks) -> Self {
+    pub(super) fn new(cell: Arc<SnapshotCell>, sharing: Sharing, seed: u64, access: AccessLog, hooks: Hooks) -> Self {
         let mut published = Cache::new(cell);
         let current = Rc::new(InForce(Arc::clone(published.load())));
         sharing.resize(current.limits.cache_bytes_max);
@@ -100,6 +103,7 @@ impl Core {
             stats: RefCell::default(),
             draining: Cell::new(false),
             connections: Cell::new(0),
+            access,
             hooks,
             sharing: Rc::new(sharing),
             exchanges: Rc::default(),
@@ -110,7 +114,9 @@ impl Core {
             published: RefCell::new(published),
             current: RefCell::new(current),
             started: clock::now(),
-            nonces: (nonce_prefix(), Cell::new(0)),
+            // 128 bits tell this worker's nonces from those of every other worker and replica.
+            nonces: (random_bytes(), Cell::new(0)),
+            trace_ids: RefCell::new(TraceIds::new(random_bytes())),
         }
     }
 
@@ -134,6 +140,14 @@ impl Core {
         nonce[..16].copy_from_slice(prefix);
         nonce[16..].copy_from_slice(&count.get().to_be_bytes());
         nonce
+    }
+
+    /// What becomes of a request's trace headers.
+    pub(super) fn trace(&self, headers: TraceHeaders, head: &RequestHead, bytes: &[u8]) -> Trace {
+        match headers {
+            TraceHeaders::Pass => Trace::Pass,
+            TraceHeaders::Create => Trace::create(head, bytes, &mut self.trace_ids.borrow_mut()),
+        }
     }
 
     /// Time since the worker started.
@@ -186,6 +200,11 @@ impl Core {
         self.stats.borrow_mut().refused[refusal as usize] += 1;
     }
 
+    /// Counts one of its kind.
+    pub(super) fn count(&self, what: impl Counted) {
+        self.stats.borrow_mut().add(what, 1);
+    }
+
     /// Room for one more connection from this address.
     pub(super) fn admit_connection(self: &Rc<Self>, ip: IpAddr, limits: &Limits) -> Result<Admission, ProxyError> {
         if self.connections.get() >= limits.connections_per_worker_max {
@@ -204,6 +223,7 @@ impl Core {
     /// A copy of everything counted, with the gauges of now.
     pub(super) fn report(&self) -> WorkerStats {
         let (open, connects, reused) = self.upstreams.counts();
+        let (cache_entries, cache_bytes) = self.sharing.cached();
         WorkerStats {
             client_connections: self.connections.get(),
             upstream_connections: open,
@@ -211,6 +231,8 @@ impl Core {
             streams: self.streams.get(),
             connects,
             reused,
+            cache_entries,
+            cache_bytes,
             endpoints: self.upstreams.endpoint_stats(),
             cpu: thread_cpu(),
             age: self.age(),
@@ -238,12 +260,12 @@ impl Drop for Admission {
     }
 }
 
-/// 128 random bits tell this worker's nonces from those of every other worker and replica.
-fn nonce_prefix() -> [u8; 16] {
-    let mut prefix = [0; 16];
-    // Without it no session could be sealed; the worker's supervision tries again.
-    getrandom::fill(&mut prefix).expect("the system's random number generator works");
-    prefix
+/// From the system, once for each use at the start: no system call for each request.
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Without them no session could be sealed; the worker's supervision tries again.
+    getrandom::fill(&mut bytes).expect("the system's random number generator works");
+    bytes
 }
 
 /// CPU time of this thread; zero where the kernel does not say.

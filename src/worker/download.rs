@@ -10,6 +10,7 @@ use super::alarm::Alarm;
 use super::connection::{Client, Outcome};
 use super::core::Core;
 use super::exchange::{Exchange, Way};
+use super::record::Record;
 use crate::clock::Tick;
 use crate::coalesce::{Epochs, Slot};
 use crate::config::model::KeepAliveStreams;
@@ -19,6 +20,7 @@ use crate::http::{
 };
 use crate::mcp::{self, Boundaries, Envelope, EventReader, MethodLabel, NameField, Outcome as Reported, Reply};
 use crate::relay::{frame, unframe};
+use crate::seam::Invalidation;
 use crate::upstream::Lease;
 
 /// The body of an answer between the two connections.
@@ -67,10 +69,10 @@ const COMMENT: &[u8] = b": \n\n";
 impl Download {
     /// Turns bytes as they came into bytes as they go, and looks at what they say. Bytes behind the
     /// body's end are returned.
-    pub(super) fn pass(&mut self, buffer: &mut Buffer) -> Result<Vec<u8>, HttpError> {
+    pub(super) fn pass(&mut self, core: &Core, buffer: &mut Buffer) -> Result<Vec<u8>, HttpError> {
         let extra = unframe(buffer, &mut self.decoder)?;
         if let Some(witness) = &mut self.witness {
-            witness.see(buffer.filled(), self.decoder.is_done());
+            witness.see(core, buffer.filled(), self.decoder.is_done());
         }
         if let Some(events) = &mut self.events {
             events.boundaries.feed(buffer.filled());
@@ -80,7 +82,13 @@ impl Download {
     }
 
     /// Relays the rest of an answer as it arrives.
-    pub(super) async fn run(&mut self, core: &Core, client: &mut Client, lease: &mut Lease) -> Result<(), Outcome> {
+    pub(super) async fn run(
+        &mut self,
+        core: &Core,
+        client: &mut Client,
+        lease: &mut Lease,
+        record: &mut Record,
+    ) -> Result<(), Outcome> {
         let mut watched = true;
         while !self.decoder.is_done() {
             lease.socket().deadline.set(core.deadlines.now().after(self.wait.idle).min(self.wait.whole));
@@ -90,17 +98,17 @@ impl Download {
                 Ok(Next::Downstream) => {
                     match client.look(core) {
                         Ok(room) => watched = room,
-                        Err(_) => return Err(leave(core, client)),
+                        Err(_) => return Err(leave(core, client, record)),
                     }
                     continue;
                 }
                 Ok(Next::Alarm) => {
-                    if self.fill_silence(core, client).await? {
+                    if self.fill_silence(core, client, record).await? {
                         return Ok(());
                     }
                     continue;
                 }
-                Err(_) => return Err(self.cut_off(core, lease)),
+                Err(_) => return Err(self.cut_off(core, lease, record)),
             }
             let mut buffer = core.buffers.large();
             match lease.socket().try_read(buffer.space()) {
@@ -108,16 +116,16 @@ impl Download {
                     core.buffers.give(buffer);
                     continue;
                 }
-                Err(_) => return Err(self.cut_off(core, lease)),
+                Err(_) => return Err(self.cut_off(core, lease, record)),
                 Ok(0) if lease.socket().deadline.expired() || self.decoder.end().is_err() => {
-                    return Err(self.cut_off(core, lease));
+                    return Err(self.cut_off(core, lease, record));
                 }
                 Ok(read) => buffer.advance(read),
             }
-            match self.pass(&mut buffer) {
+            match self.pass(core, &mut buffer) {
                 Ok(extra) if extra.is_empty() => {}
                 Ok(_) => lease.poison(),
-                Err(_) => return Err(self.cut_off(core, lease)),
+                Err(_) => return Err(self.cut_off(core, lease, record)),
             }
             // While the client does not read, the backend is not read either, and owes us nothing.
             lease.socket().deadline.set(self.wait.whole);
@@ -125,7 +133,7 @@ impl Download {
             let written = client.write(core, buffer.filled(), self.wait.write).await;
             core.buffers.give(buffer);
             if written.is_err() {
-                return Err(leave(core, client));
+                return Err(leave(core, client, record));
             }
         }
         Ok(())
@@ -149,7 +157,7 @@ impl Download {
 
     /// Says something where the backend says nothing: a comment, or when the worker drains what ends
     /// the stream. Whether it has ended.
-    async fn fill_silence(&mut self, core: &Core, client: &mut Client) -> Result<bool, Outcome> {
+    async fn fill_silence(&mut self, core: &Core, client: &mut Client, record: &mut Record) -> Result<bool, Outcome> {
         let Some(events) = &self.events else {
             return Ok(false);
         };
@@ -164,18 +172,19 @@ impl Download {
         }
         match client.write(core, &out, self.wait.write).await {
             Ok(()) => Ok(farewell.is_some()),
-            Err(_) => Err(leave(core, client)),
+            Err(_) => Err(leave(core, client, record)),
         }
     }
 
     /// The backend broke off inside its answer: the client must not take what it has for the whole.
-    fn cut_off(&self, core: &Core, lease: &mut Lease) -> Outcome {
+    fn cut_off(&self, core: &Core, lease: &mut Lease, record: &mut Record) -> Outcome {
         let deadline = &lease.socket().deadline;
-        core.count_refusal(match deadline.expired() {
+        let reason = match deadline.expired() {
             true if self.wait.whole <= deadline.now() => Refusal::RequestTimeout,
             true => Refusal::StreamIdleTimeout,
             false => Refusal::UpstreamTruncated,
-        });
+        };
+        record.refuse(core, reason);
         Outcome::Abort
     }
 }
@@ -255,12 +264,15 @@ impl Events {
 
 impl Witness {
     /// Looks at a piece of payload; `last`: with it the answer is whole.
-    fn see(&mut self, piece: &[u8], last: bool) {
+    fn see(&mut self, core: &Core, piece: &[u8], last: bool) {
         let Self { epochs, method, reader } = self;
+        let see = |message: &[u8]| {
+            see_message(epochs, *method, message).into_iter().for_each(|reason| core.count(reason));
+        };
         match reader {
-            Some(reader) => reader.feed(piece, |event| see_message(epochs, *method, event.data)),
+            Some(reader) => reader.feed(piece, |event| see(event.data)),
             // What does not come in one piece is too long to be an error.
-            None if last => see_message(epochs, *method, piece),
+            None if last => see(piece),
             None => {}
         }
     }
@@ -274,30 +286,35 @@ impl Witness {
     }
 }
 
-/// A change notification, or an error that says that a list has changed (P-066, P-067).
-fn see_message(epochs: &Epochs, asked: MethodLabel, message: &[u8]) {
+/// Makes void what a message says has changed: a notification does (P-066), or an error (P-067).
+pub(super) fn see_message(epochs: &Epochs, asked: MethodLabel, message: &[u8]) -> Option<Invalidation> {
     if message.len() > WITNESSED_BYTES_MAX {
-        return;
+        return None;
     }
     let has = |mark: &[u8]| memchr::memmem::find(message, mark).is_some();
     if asked == MethodLabel::ToolsCall && has(b"\"error\"") {
-        let code = Reply::parse(message).map(|reply| reply.outcome);
-        // -32020: its schema of the tool is not the client's. -32602: an unknown tool, or arguments that its
-        // schema forbids.
-        if let Ok(Reported::Error(Some(mcp::HEADER_MISMATCH | mcp::INVALID_PARAMS))) = code {
-            epochs.advance(Slot::of(MethodLabel::ToolsList, b""));
-        }
-    } else if has(b"notifications/")
-        && let Ok(envelope) = Envelope::parse(message)
-    {
-        epochs.notified(envelope.method, envelope.named(NameField::Uri, message).unwrap_or_default());
+        let reason = match Reply::parse(message).ok()?.outcome {
+            // Its schema of the tool is not the client's.
+            Reported::Error(Some(mcp::HEADER_MISMATCH)) => Invalidation::Mismatch,
+            // An unknown tool, or arguments that its schema forbids.
+            Reported::Error(Some(mcp::INVALID_PARAMS)) => Invalidation::UnknownTool,
+            _ => return None,
+        };
+        epochs.advance(Slot::of(MethodLabel::ToolsList, b""));
+        return Some(reason);
     }
+    if !has(b"notifications/") {
+        return None;
+    }
+    let envelope = Envelope::parse(message).ok()?;
+    let uri = envelope.named(NameField::Uri, message).unwrap_or_default();
+    epochs.notified(envelope.method, uri).then_some(Invalidation::Notification)
 }
 
 /// The client is gone, or was cut off for reading nothing: so is its upstream exchange.
-pub(super) fn leave(core: &Core, client: &Client) -> Outcome {
+pub(super) fn leave(core: &Core, client: &Client, record: &mut Record) -> Outcome {
     let cut_off = client.socket.deadline.expired();
-    core.count_refusal(if cut_off { Refusal::WriteTimeout } else { Refusal::ClientGone });
+    record.refuse(core, if cut_off { Refusal::WriteTimeout } else { Refusal::ClientGone });
     Outcome::Abort
 }
 

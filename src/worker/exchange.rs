@@ -29,11 +29,11 @@ use crate::clock::{self, Tick};
 use crate::coalesce::Found;
 use crate::config::model::{Backend, BodyMode};
 use crate::error::ProxyError;
-use crate::http::{self, BodyLength, Buffer, Framing, Method, Persistence};
+use crate::http::{self, BodyLength, Buffer, Framing, Method, Persistence, Trace};
 use crate::limits;
 use crate::mcp::{self, Binding, Envelope, Era, Kind, McpError, MethodLabel, NameField, ProtocolVersion};
 use crate::route::NotFound;
-use crate::seam::{Label, Landing};
+use crate::seam::{Cached, Coalesced, Label, Landing, SessionEvent, Share};
 use crate::upstream::{Affinity, Cluster, Endpoint, Freshness, Lease, UpstreamError};
 
 /// From this version on requests stand alone. Versions are dates, and compare as text.
@@ -42,30 +42,32 @@ const FIRST_MODERN_VERSION: &[u8] = b"2026-07-28";
 /// Serves the request whose head of `head_length` bytes lies at the front of the client's buffer.
 pub(super) async fn exchange(core: &Rc<Core>, client: &mut Client, heads: &mut Heads, head_length: usize) -> Outcome {
     let snapshot = core.snapshot();
-    let mut record = Record::new(&heads.request, client.buffer.filled());
+    let mut record = Record::new(core, &snapshot, &heads.request, client.buffer.filled());
     let body = match RequestBody::open(client, &heads.request, head_length, &snapshot.limits) {
         Ok(body) => body,
         Err(error) => {
             record.status = Some(error.status());
-            record.count(core);
+            record.refuse(core, error.refusal());
+            record.close(core, &snapshot, &client.peer);
             let with_body = heads.request.method != Method::Head;
-            return respond::refuse_connection(core, client, error, with_body).await;
+            return respond::end_connection(core, client, error, with_body).await;
         }
     };
     let supported = ProtocolVersion::SERVED;
-    let mut exchange =
-        Exchange { core, snapshot: &snapshot, client, heads, body, supported, is_note: false, farewell: None };
+    let (trace, is_note, farewell) = (record.trace, false, None);
+    let mut exchange = Exchange { core, snapshot: &snapshot, client, heads, body, trace, supported, is_note, farewell };
     let outcome = match exchange.forward(&mut record).await {
         Ok(outcome) => outcome,
         Err(error) => exchange.refuse(error, &mut record).await,
     };
-    let raw_end = exchange.body.raw_end;
+    let (raw_end, request_bytes) = (exchange.body.raw_end, exchange.body.decoder.payload_bytes());
     if outcome == Outcome::Keep {
         client.buffer.consume(raw_end);
     }
     heads.request.reset();
     heads.answer.reset();
-    record.count(core);
+    record.request_bytes = request_bytes;
+    record.close(core, &snapshot, &client.peer);
     outcome
 }
 
@@ -76,6 +78,7 @@ pub(super) struct Exchange<'a> {
     pub(super) client: &'a mut Client,
     pub(super) heads: &'a mut Heads,
     pub(super) body: RequestBody,
+    pub(super) trace: Trace,
     /// What a client is told whose version is not served.
     supported: &'static [ProtocolVersion],
     /// The message is one that nobody answers.
@@ -120,7 +123,14 @@ impl<'a> Exchange<'a> {
             Some(message) if let Some(asking) = self.asking(&way, message) => {
                 self.share(&way, message, &asking, record).await
             }
-            message => self.relay(&way, message.as_ref(), record).await,
+            message => {
+                // One that could be shared if it did not want something of its own.
+                if message.as_ref().is_some_and(|message| message.method.is_cacheable()) {
+                    self.core.count(Cached::Bypass);
+                    record.share = Share::Bypass;
+                }
+                self.relay(&way, message.as_ref(), record).await
+            }
         }
     }
 
@@ -192,26 +202,49 @@ impl<'a> Exchange<'a> {
         for _ in 0..limits::SHARE_ATTEMPTS_MAX {
             let mut stand_in = None;
             match sharing.find(&asking.question, asking.scope, record.started) {
-                Found::Fresh(answer) => return self.serve(asking, &answer, record).await,
+                Found::Fresh(answer) => {
+                    self.core.count(Cached::Hit);
+                    record.share = Share::Hit;
+                    return self.serve(asking, &answer, record).await;
+                }
                 Found::Stale { shared, while_revalidate: true, .. } => {
                     self.refresh(way, asking, &shared, record);
+                    self.core.count(Cached::Stale);
+                    record.share = Share::Stale;
                     return self.serve(asking, &shared, record).await;
                 }
                 Found::Stale { shared, if_error, .. } => stand_in = if_error.then_some(shared),
                 Found::Nothing => {}
+            }
+            if record.share == Share::None {
+                self.core.count(Cached::Miss);
+                record.share = Share::Miss;
             }
             if !way.cluster.backend.coalesce.enabled {
                 return self.lead(way, asking, None, stand_in, record).await;
             }
             let mut waiting = sharing.take_seat(&asking.question, asking.scope, asking.terms.validity.epoch());
             match self.unless_client_leaves(pin!(poll_fn(|cx| waiting.poll(cx)))).await? {
-                Turn::Lead(leading) => return self.lead(way, asking, Some(leading), stand_in, record).await,
-                Turn::Landed(Landing::Answer(answer)) => return self.serve(asking, &answer, record).await,
-                Turn::Landed(Landing::Failed(error)) => return self.stand_in(asking, stand_in, error, record).await,
+                Turn::Lead(leading) => {
+                    self.core.count(Coalesced::Leader);
+                    record.share = Share::Leader;
+                    return self.lead(way, asking, Some(leading), stand_in, record).await;
+                }
+                Turn::Landed(Landing::Answer(answer)) => {
+                    self.core.count(Coalesced::Follower);
+                    record.share = Share::Follower;
+                    return self.serve(asking, &answer, record).await;
+                }
+                Turn::Landed(Landing::Failed(error)) => {
+                    self.core.count(Coalesced::Follower);
+                    record.share = Share::Follower;
+                    return self.stand_in(asking, stand_in, error, record).await;
+                }
                 Turn::Landed(Landing::Leader) => break,
-                Turn::Landed(Landing::Again) => {}
+                Turn::Landed(Landing::Again) => self.core.count(Coalesced::Redispatched),
             }
         }
+        self.core.count(Coalesced::Alone);
         self.relay(way, Some(message), record).await
     }
 
@@ -235,7 +268,7 @@ impl<'a> Exchange<'a> {
                 return Err(gone);
             }
         };
-        let landing = errand.landing(&fetched);
+        let landing = errand.landing(self.core, &fetched);
         match leading {
             Some(leading) => leading.land(&landing),
             None => self.core.sharing.keep(&asking.question, asking.scope, &landing),
@@ -271,7 +304,11 @@ impl<'a> Exchange<'a> {
         record: &mut Record,
     ) -> Result<Outcome, ProxyError> {
         match stand_in {
-            Some(answer) => self.serve(asking, &answer, record).await,
+            Some(answer) => {
+                self.core.count(Cached::Stale);
+                record.share = Share::Stale;
+                self.serve(asking, &answer, record).await
+            }
             None => Err(error),
         }
     }
@@ -282,6 +319,7 @@ impl<'a> Exchange<'a> {
         let keep = head.keep_alive && !self.core.draining.get();
         let persistence = Persistence::of(keep, head.version);
         record.status = Some(answer.status);
+        record.response_bytes = answer.body.len() as u64;
         self.core.stats.borrow_mut().response_body_bytes += answer.body.len() as u64;
         let unsent = {
             let mut out = self.core.scratch.borrow_mut();
@@ -380,6 +418,7 @@ impl<'a> Exchange<'a> {
     ) -> Result<Outcome, ProxyError> {
         let core = self.core;
         if self.is_lost_session(way, &mut lease, &mut buffer, head_length).await? {
+            core.count(SessionEvent::RefusedBackend);
             return Err(ProxyError::SessionLost);
         }
         let (head, answer) = (&self.heads.request, &self.heads.answer);
@@ -392,7 +431,17 @@ impl<'a> Exchange<'a> {
         let persistence = Persistence::of(keep, head.version);
         let is_stream = answer.is_event_stream(buffer.filled());
         let _stream = is_stream.then(|| core.count_stream());
-        let token = self.session_for_client(way, &lease, answer.session_id(buffer.filled()));
+        let upstream_id = answer.session_id(buffer.filled());
+        // Only a legacy server gives session ids; a modern request that it took shows a modern one.
+        if upstream_id.is_some() {
+            lease.saw(Era::Legacy);
+        } else if way.modern && answer.status == 200 {
+            lease.saw(Era::Modern);
+        }
+        if way.residence.is_some() && head.method == Method::Delete && matches!(answer.status, 200..=299) {
+            core.count(SessionEvent::Ended);
+        }
+        let token = self.session_for_client(way, &lease, upstream_id);
         let mut download = self.download(way, length, framing, buffer.filled(), record.method);
         let split_head = {
             let mut out = core.scratch.borrow_mut();
@@ -402,12 +451,13 @@ impl<'a> Exchange<'a> {
             let more: &[u8] = if unbuffered { b"X-Accel-Buffering: no\r\n" } else { b"" };
             http::response_head(&mut out, answer, buffer.filled(), token.field(), more, framing, persistence);
             buffer.consume(head_length);
-            let extra = download.pass(&mut buffer).map_err(UpstreamError::Malformed)?;
+            let extra = download.pass(core, &mut buffer).map_err(UpstreamError::Malformed)?;
             if !extra.is_empty() {
                 // Bytes nobody asked for: this connection can not be trusted with another exchange.
                 lease.poison();
             }
             core.stats.borrow_mut().response_body_bytes += buffer.len() as u64;
+            record.response_bytes = download.decoder.payload_bytes();
             if buffer.prepend(&out) { Vec::new() } else { out.clone() }
         };
         // While the client does not read, the backend is not read either, and owes us nothing.
@@ -416,14 +466,16 @@ impl<'a> Exchange<'a> {
         if self.client.write(core, &split_head, write).await.is_err()
             || self.client.write(core, buffer.filled(), write).await.is_err()
         {
-            return Ok(leave(core, self.client));
+            return Ok(leave(core, self.client, record));
         }
         core.buffers.give(buffer);
         let reusable = answer.keep_alive && length != BodyLength::UntilClose && self.body.is_whole();
         if !download.decoder.is_done() {
             record.relayed = Some(clock::now());
             self.let_go_of_request();
-            if let Err(outcome) = download.run(core, self.client, &mut lease).await {
+            let relayed = download.run(core, self.client, &mut lease, record).await;
+            record.response_bytes = download.decoder.payload_bytes();
+            if let Err(outcome) = relayed {
                 return Ok(outcome);
             }
         }
@@ -456,7 +508,7 @@ impl<'a> Exchange<'a> {
     /// Answers a failed exchange.
     async fn refuse(&mut self, error: ProxyError, record: &mut Record) -> Outcome {
         let core = self.core;
-        core.count_refusal(error.refusal());
+        record.refuse(core, error.refusal());
         if error == ProxyError::ClientGone {
             return Outcome::Abort;
         }
@@ -497,13 +549,14 @@ fn carry_on(
     leading: Leading,
     errand: Rc<Errand>,
 ) {
+    let worker = Rc::clone(core);
     let work = async move {
         let fetched = poll_fn(|cx| match fetching.as_mut().poll(cx) {
             Poll::Ready(fetched) => Poll::Ready(Some(fetched)),
             Poll::Pending => leading.poll_deserted(cx).map(|()| None),
         });
         if let Some(fetched) = fetched.await {
-            leading.land(&errand.landing(&fetched));
+            leading.land(&errand.landing(&worker, &fetched));
         }
     };
     spawn(core, work);
@@ -521,7 +574,7 @@ fn refresh_later(core: &Rc<Core>, errand: Errand, asking: &Asking, stale: Answer
         if let Turn::Lead(leading) = poll_fn(|cx| waiting.poll(cx)).await {
             let errand = Rc::new(errand);
             let fetched = fetch(Rc::clone(&worker), Rc::clone(&errand)).await;
-            let landing = errand.landing(&fetched);
+            let landing = errand.landing(&worker, &fetched);
             if !matches!(landing, Landing::Answer(_)) {
                 stale.refresh.failed();
             }

@@ -16,7 +16,7 @@ use crate::config::model::{self, CacheScopeMax, Limits};
 use crate::error::ProxyError;
 use crate::http::{self, BodyDecoder, Buffer, Target};
 use crate::mcp::{self, CacheScope, Era, EventReader, Outcome, Reply};
-use crate::seam::Landing;
+use crate::seam::{Invalidation, Landing};
 use crate::upstream::{Cluster, Endpoint, Freshness, Lease, UpstreamError};
 
 /// A request to a backend, written down.
@@ -103,10 +103,10 @@ pub(super) async fn fetch(core: Rc<Core>, errand: Rc<Errand>) -> Result<Fetched,
 
 impl Errand {
     /// What those who wait are told of how it went.
-    pub(super) fn landing(&self, fetched: &Result<Fetched, ProxyError>) -> Landing {
+    pub(super) fn landing(&self, core: &Core, fetched: &Result<Fetched, ProxyError>) -> Landing {
         match fetched {
             Ok(fetched) => fetched
-                .shared(&self.terms, &self.cluster.backend.cache)
+                .shared(core, &self.terms, &self.cluster.backend.cache)
                 .map_or(Landing::Leader, |shared| Landing::Answer(Arc::new(shared))),
             Err(error) => Landing::Failed(*error),
         }
@@ -176,7 +176,7 @@ impl Fetched {
     }
 
     /// The answer for everybody it concerns; nothing if that is the leader alone (P-075).
-    fn shared(&self, terms: &Terms, cache: &model::Cache) -> Option<Shared> {
+    fn shared(&self, core: &Core, terms: &Terms, cache: &model::Cache) -> Option<Shared> {
         let answer = &self.heads.answer;
         let (body, from_stream) = match &self.message {
             Message::Body(body) => (body, false),
@@ -193,6 +193,7 @@ impl Fetched {
                 // P-068: a cursor the backend does not know may be one of a list that has changed.
                 if terms.has_cursor && code == Some(mcp::INVALID_PARAMS) {
                     terms.validity.end();
+                    core.count(Invalidation::BadCursor);
                 }
                 Duration::ZERO
             }

@@ -36,6 +36,10 @@ impl Exchange<'_> {
         let body = self.payload();
         let message = Envelope::parse(body)?;
         record.method = message.method;
+        record.era = Some(Era::of(way.modern)).into();
+        if let Some(name) = message.subject(self.payload()) {
+            record.set_name(name);
+        }
         if way.modern {
             let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
             let mirrored = Mirrored {

@@ -2,6 +2,7 @@
 //!
 //! Started by `server`, told what to do through its mailbox, never waits on another thread.
 
+mod access;
 mod alarm;
 mod answer;
 mod body;
@@ -32,6 +33,7 @@ use ahash::{AHashMap, RandomState};
 use monoio::net::UnixStream;
 use monoio::task::JoinHandle;
 
+use self::access::AccessLog;
 use self::core::Core;
 use self::share::Sharing;
 use crate::clock::{self, TICK, Tick};
@@ -39,7 +41,7 @@ use crate::coalesce::FlightId;
 use crate::error::Refusal;
 use crate::http::Socket;
 use crate::limits;
-use crate::seam::{Command, Mailbox, Peers, SnapshotCell};
+use crate::seam::{AccessLines, Command, Mailbox, Peers, SnapshotCell};
 use crate::server::Hooks;
 
 /// What a worker begins with.
@@ -48,6 +50,7 @@ pub(crate) struct Start {
     pub(crate) cell: Arc<SnapshotCell>,
     pub(crate) mailbox: Mailbox,
     pub(crate) listeners: Vec<(SocketAddr, TcpListener)>,
+    pub(crate) access: AccessLines,
     pub(crate) hooks: Hooks,
     /// How to reach the other workers.
     pub(crate) peers: Arc<Peers>,
@@ -67,7 +70,8 @@ const SWEEP_TICKS: u32 = 10;
 pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let seed = ahash::RandomState::new().hash_one(start.index);
     let sharing = Sharing::new(start.index, start.first_flight, start.peers, start.hasher);
-    let core = Rc::new(Core::new(start.cell, sharing, seed, start.hooks));
+    let access = AccessLog::new(start.index, start.access);
+    let core = Rc::new(Core::new(start.cell, sharing, seed, access, start.hooks));
     let _end = EndAll(Rc::clone(&core));
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
     for (address, listener) in start.listeners.drain(..) {
@@ -114,12 +118,14 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
 }
 
 /// Ends the sockets of a worker that ends, by a panic too. The runtime does not free tasks that wait
-/// on a descriptor when it is dropped, so their clients would wait for ever.
+/// on a descriptor when it is dropped, so their clients would wait for ever, and the worker's last
+/// log lines too.
 struct EndAll(Rc<Core>);
 
 impl Drop for EndAll {
     fn drop(&mut self) {
         self.0.deadlines.end_all();
+        self.0.access.flush();
     }
 }
 
@@ -145,7 +151,7 @@ async fn wait_for_mail(wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) ->
     }
 }
 
-/// Advances the coarse clock, enforces deadlines, looks after the pools.
+/// Advances the coarse clock, enforces deadlines, hands over log lines, looks after the pools.
 async fn tick(core: Rc<Core>) {
     let mut swept = 0;
     loop {
@@ -156,6 +162,7 @@ async fn tick(core: Rc<Core>) {
         let now = Tick(u32::try_from(ticks).unwrap_or(u32::MAX - 1));
         core.deadlines.advance(now);
         core.alarms.ring(now);
+        core.access.flush();
         if now.0 >= swept + SWEEP_TICKS {
             swept = now.0;
             core.upstreams.sweep();

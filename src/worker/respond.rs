@@ -73,6 +73,11 @@ pub(super) fn accepted(persistence: Persistence) -> Vec<u8> {
 /// Refuses bytes that are no request: one answer, then the connection ends.
 pub(super) async fn refuse_connection(core: &Core, client: &mut Client, error: ProxyError, with_body: bool) -> Outcome {
     core.count_refusal(error.refusal());
+    end_connection(core, client, error, with_body).await
+}
+
+/// The same, counted already.
+pub(super) async fn end_connection(core: &Core, client: &mut Client, error: ProxyError, with_body: bool) -> Outcome {
     let answer = last_answer(error, with_body);
     let timeout = core.snapshot().limits.write_timeout;
     match client.write(core, &answer, timeout).await {

@@ -10,6 +10,7 @@ use crate::error::ProxyError;
 use crate::http::{BodyDecoder, Buffer, SessionField};
 use crate::limits;
 use crate::mcp::{self, Binding, LOST_SESSION_BYTES_MAX, Session};
+use crate::seam::SessionEvent;
 use crate::upstream::{Cluster, Endpoint, Lease, UpstreamError};
 
 impl<'a> Exchange<'a> {
@@ -23,7 +24,7 @@ impl<'a> Exchange<'a> {
         let generation = self.snapshot.generation;
         let known = |opened: &OpenedSession| opened.generation == generation && opened.token == token;
         if !self.client.session.as_ref().is_some_and(known) {
-            let session = self.snapshot.sessions.open(token).ok_or(ProxyError::SessionUnknown)?;
+            let session = self.snapshot.sessions.open(token).ok_or_else(|| self.deny(SessionEvent::RefusedForged))?;
             self.client.session = Some(OpenedSession { generation, token: token.to_vec(), session });
         }
         let opened = self.client.session.as_ref().ok_or(ProxyError::SessionUnknown)?;
@@ -31,10 +32,21 @@ impl<'a> Exchange<'a> {
         let age_max = self.snapshot.session_age_max;
         let too_old = !age_max.is_zero()
             && u64::from(minutes_now().saturating_sub(session.issued_minutes)) * 60 > age_max.as_secs();
-        if too_old || session.binding != binding {
-            return Err(ProxyError::SessionUnknown);
+        if too_old {
+            return Err(self.deny(SessionEvent::RefusedExpired));
         }
-        cluster.by_identity(session.endpoint).ok_or(ProxyError::SessionUnknown)
+        if session.binding != binding {
+            return Err(self.deny(SessionEvent::RefusedBinding));
+        }
+        let found = cluster.by_identity(session.endpoint).ok_or_else(|| self.deny(SessionEvent::RefusedEndpoint))?;
+        self.core.count(SessionEvent::Resumed);
+        Ok(found)
+    }
+
+    /// Why a session cannot be used is for the operator; its client is told the same in each case.
+    fn deny(&self, event: SessionEvent) -> ProxyError {
+        self.core.count(event);
+        ProxyError::SessionUnknown
     }
 
     /// The session this request belongs to.
@@ -114,6 +126,7 @@ impl<'a> Exchange<'a> {
         if way.modern || upstream_id.len() > limits::SESSION_ID_BYTES_MAX {
             return ClientSession::None;
         }
+        self.core.count(SessionEvent::Opened);
         let session = Session {
             endpoint: lease.endpoint.identity,
             issued_minutes: minutes_now(),

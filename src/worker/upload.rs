@@ -60,6 +60,7 @@ impl Exchange<'_> {
             forwarded: Forwarded { peer: &self.client.peer, trusted_hops: self.snapshot.trusted_hops },
             session: upstream_id.map_or(SessionField::Keep, SessionField::Replace),
             accept: if is_message { AcceptField::Complete } else { AcceptField::Keep },
+            trace: self.trace,
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ringway::config::model::{Backend, Balance, IoDriver, Protocol};
+use ringway::config::model::{AccessLog, Backend, Balance, IoDriver, Protocol, TraceHeaders};
 use ringway::config::{self, Absent, Config, ConfigError, Kind, Loaded, reference};
 
 const ONE_BACKEND: &str = "[backends.a]\nendpoints = [\"http://a:1/mcp\"]\n";
@@ -100,6 +100,8 @@ fn a_minimal_file_gets_every_default() {
     assert_eq!(config.server.public_url, None);
     assert_eq!(config.admin.listen, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.admin.token, None);
+    assert_eq!(config.log.access, AccessLog::Off);
+    assert_eq!(config.server.traceparent, TraceHeaders::Pass);
     assert_eq!(config.limits.head_bytes_max, 32_768);
     assert_eq!(config.limits.body_bytes_max, 10_485_760);
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(75));
@@ -300,6 +302,18 @@ fn wrong_types_are_named() {
         refused_above_backend(text, expected);
     }
     assert!(faults("backends = 1")[0].starts_with("t.toml:1: backends: must be a table"));
+}
+
+#[test]
+fn an_access_log_has_a_place() {
+    let place = |place: &str| loads(&format!("[log]\naccess = \"{place}\"\n{ONE_BACKEND}")).log.access;
+    assert_eq!((place("off"), place("stderr")), (AccessLog::Off, AccessLog::Stderr));
+    assert_eq!(place("/var/log/a.log"), AccessLog::File("/var/log/a.log".into()));
+    for wrong in ["", "stdout", "access.log", "./access.log"] {
+        let expected =
+            format!("t.toml:2: log.access: \"{wrong}\" is no place for a log (use off, stderr or an absolute path)");
+        refused_above_backend(&format!("[log]\naccess = \"{wrong}\""), &expected);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! One file per behaviour. `RINGWAY_TEST_WORKERS` (default 2) and `RINGWAY_IO_DRIVER` choose what
 //! they run on; `scripts/test` runs them on 1, 2 and 4 workers and on both drivers.
 
+mod access;
 mod admin;
 mod config;
 mod deadlines;
@@ -23,4 +24,5 @@ mod sessions;
 mod sharing;
 mod streaming;
 mod support;
+mod trace;
 mod workers;

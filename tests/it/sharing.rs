@@ -1,9 +1,5 @@
 //! Answers that go to more than one asker: coalescing and the cache, from the outside.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
 use serde_json::{Value, json};
 
 use crate::support::backend::Exchange;
