@@ -249,6 +249,14 @@ struct Seat {
     first_flight: FlightId,
 }
 
+impl Seat {
+    /// Has the worker look at what is in force, and at who else there is.
+    fn refresh(&self) {
+        // A new worker's mailbox is empty; one that has ended is started again.
+        let _ = self.handle.send(Command::Refresh);
+    }
+}
+
 /// Bits of a flight's number that count those of one worker: more than it sees in its life. The others
 /// tell workers apart, those that took another's place too.
 const FLIGHTS_BITS: u32 = 40;
@@ -285,6 +293,7 @@ impl Workers {
             self.seats.push(seat);
         }
         self.peers.publish(self.workers());
+        self.seats.iter().for_each(Seat::refresh);
         Ok(())
     }
 
@@ -392,6 +401,7 @@ impl Fleet for Workers {
                     let successor = seat.first_flight;
                     self.seats[index] = seat;
                     self.peers.publish(self.workers());
+                    self.seats[index].refresh();
                     // Requests of other workers may wait for what this one would have said.
                     for seat in &self.seats {
                         let _ = seat.handle.send(Command::PeerEnded { worker: index, successor });

@@ -229,6 +229,7 @@ struct Counters {
     reloads_failed: u64,
     last_reload_failed: bool,
     worker_restarts: u64,
+    caches_cleared: u64,
 }
 
 impl Control {

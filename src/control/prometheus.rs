@@ -37,7 +37,7 @@ pub(super) struct Scrape<'a> {
 pub(super) fn render(scrape: &Scrape<'_>) -> String {
     let mut page = Page::default();
     requests(&mut page, &scrape.gathered.total, &scrape.snapshot.names);
-    mcp(&mut page, &scrape.gathered.total);
+    mcp(&mut page, &scrape.gathered.total, scrape.counters);
     connections(&mut page, &scrape.gathered.total);
     upstream(&mut page, &scrape.gathered.total, scrape.snapshot);
     workers(&mut page, scrape);
@@ -86,7 +86,7 @@ fn requests(page: &mut Page, total: &WorkerStats, names: &Names) {
     );
 }
 
-fn mcp(page: &mut Page, total: &WorkerStats) {
+fn mcp(page: &mut Page, total: &WorkerStats, counters: Counters) {
     page.family("ringway_requests_by_era_total", Kind::Counter, "Requests by the era of MCP they belong to.");
     page.samples("era", Era::ALL.iter().map(|era| era.label()), &total.by_era);
     page.family("ringway_sessions_total", Kind::Counter, "Sessions of the legacy era, and attempts to use one.");
@@ -96,7 +96,9 @@ fn mcp(page: &mut Page, total: &WorkerStats) {
     page.family("ringway_cache_total", Kind::Counter, "Requests that may be answered from the cache, by what it gave.");
     page.samples("result", Cached::ALL.iter().map(|result| result.label()), &total.cached);
     page.family("ringway_cache_invalidations_total", Kind::Counter, "Cache entries thrown away before their time.");
-    page.samples("reason", Invalidation::ALL.iter().map(|reason| reason.label()), &total.invalidated);
+    let mut invalidated = total.invalidated;
+    invalidated[Invalidation::Operator as usize] += counters.caches_cleared;
+    page.samples("reason", Invalidation::ALL.iter().map(|reason| reason.label()), &invalidated);
     page.single("ringway_cache_bytes", Kind::Gauge, "Bytes in the cache.", total.cache_bytes);
     page.single("ringway_cache_entries", Kind::Gauge, "Entries in the cache.", total.cache_entries);
 }

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::McpError;
 use super::json::{self, Raw, Span};
+use super::{McpError, ProtocolVersion};
 
 /// What a response reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,26 @@ impl Reply {
         let ttl_len = |span: Span| itoa::Buffer::new().format(ttl_ms).len() as isize - span.range().len() as isize;
         body.len().saturating_add_signed(id_len + self.ttl.map_or(0, ttl_len))
     }
+}
+
+/// The version that an answer to `initialize` settles on; nothing if it is none.
+#[must_use]
+pub fn negotiated_version(body: &[u8]) -> Option<ProtocolVersion> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow, default, deserialize_with = "json::inner")]
+        result: Option<Settled<'a>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Settled<'a> {
+        #[serde(borrow, default, rename = "protocolVersion", deserialize_with = "json::present")]
+        version: Option<Raw<'a>>,
+    }
+
+    let answer: Answer<'_> = json::object(json::checked(body).ok()?).ok()?;
+    let version = answer.result?.version?;
+    Some(ProtocolVersion::of(version.string().ok()??.as_bytes()))
 }
 
 /// Where an id is. One with escapes came as a copy and is looked up again; that it is the only one

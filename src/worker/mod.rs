@@ -17,6 +17,7 @@ mod record;
 mod respond;
 mod session;
 mod share;
+mod subscribe;
 mod upload;
 
 use std::cell::Cell;
@@ -36,6 +37,7 @@ use monoio::task::JoinHandle;
 use self::access::AccessLog;
 use self::core::Core;
 use self::share::Sharing;
+use self::subscribe::Subscriptions;
 use crate::clock::{self, TICK, Tick};
 use crate::coalesce::FlightId;
 use crate::error::Refusal;
@@ -73,6 +75,8 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let access = AccessLog::new(start.index, start.access);
     let core = Rc::new(Core::new(start.cell, sharing, seed, access, start.hooks));
     let _end = EndAll(Rc::clone(&core));
+    // Followed with the first command, when all workers are known.
+    let subscriptions = Subscriptions::default();
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
     for (address, listener) in start.listeners.drain(..) {
         acceptors.add(address, listener)?;
@@ -93,7 +97,10 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
         while let Some(command) = start.mailbox.take() {
             match command {
                 // Requests find the newest snapshot themselves; this lets go of what it lacks.
-                Command::Refresh => core.upstreams.keep_only(core.snapshot().clusters.iter()),
+                Command::Refresh => {
+                    core.upstreams.keep_only(core.snapshot().clusters.iter());
+                    subscriptions.follow(&core);
+                }
                 Command::Listen(listeners) => {
                     for (address, listener) in listeners {
                         if let Err(error) = acceptors.add(address, listener) {
@@ -109,6 +116,7 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
                 Command::Drain(timeout) => {
                     core.draining.set(true);
                     core.sharing.stand_alone();
+                    subscriptions.end();
                     core.alarms.ring_all();
                     drain = Some(monoio::spawn(drained(Rc::clone(&core), acceptors.remove_all(), timeout)));
                 }

@@ -114,6 +114,11 @@ impl Sharing {
         builder.finish(&self.hasher)
     }
 
+    /// Whether what goes by this name, of which a process has one, falls to this worker.
+    pub(super) fn owns(&self, name: &[u8]) -> bool {
+        self.question(|question| question.part(name)).owner(self.peers.len()) == self.me
+    }
+
     /// What the cache has.
     pub(super) fn find(&self, question: &Question, scope: Scope, now: Instant) -> Found {
         self.state.borrow().cache.find(question, scope, now)
