@@ -155,6 +155,12 @@ impl Flights {
         self.all.get(&id)?.crew.first().map(|(member, _)| *member)
     }
 
+    /// On whose behalf it asks.
+    #[must_use]
+    pub fn scope_of_leader(&self, id: FlightId) -> Option<Scope> {
+        self.all.get(&id)?.crew.first().map(|(_, scope)| *scope)
+    }
+
     /// How many wait beside the leader.
     #[must_use]
     pub fn followers(&self, id: FlightId) -> usize {
