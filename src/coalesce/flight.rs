@@ -50,24 +50,25 @@ pub enum Departure {
 /// The flights of one worker.
 #[derive(Debug)]
 pub struct Flights {
-    /// Those that take followers.
-    open: AHashMap<Key, FlightId>,
+    by_key: AHashMap<Key, FlightId>,
     all: AHashMap<FlightId, Flight>,
     peers: AHashMap<(usize, FlightId), FlightId>,
     next: u64,
 }
 
-/// Askers that wait for the same answer: of one scope, or of any if answers are known to be public.
+/// Askers that wait for the same answer: of one scope, or of any if answers are known to be public. Who
+/// asks after something has made answers void may not be given one that was begun before; who asked
+/// earlier may still come later, from another worker or for the second time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     question: Question,
     scope: Option<Scope>,
+    epoch: u64,
 }
 
 #[derive(Debug)]
 struct Flight {
     key: Key,
-    epoch: u64,
     /// The first leads.
     crew: Vec<(Member, Scope)>,
 }
@@ -76,20 +77,24 @@ impl Flights {
     /// Numbers begin at `first`.
     #[must_use]
     pub fn new(first: FlightId) -> Self {
-        Self { open: AHashMap::new(), all: AHashMap::new(), peers: AHashMap::new(), next: first.0 }
+        Self { by_key: AHashMap::new(), all: AHashMap::new(), peers: AHashMap::new(), next: first.0 }
     }
 
-    /// Adds a member to the flight for a question, a new one if there is none. `public`: answers are
-    /// known to be for everybody. A flight that was begun at another `epoch` takes nobody any more:
-    /// its answer may be older than what made it void.
+    /// Adds a member to the flight for a question as it stood at `epoch`, a new one if there is none.
+    /// `public`: answers are known to be for everybody.
     pub fn join(&mut self, question: &Question, scope: Scope, public: bool, epoch: u64, member: Member) -> Joined {
-        let key = Key { question: question.clone(), scope: (!public).then_some(scope) };
-        let there = self.open.get(&key).copied().filter(|id| self.all[id].epoch == epoch);
+        let own = Key { question: question.clone(), scope: Some(scope), epoch };
+        let everybodys = Key { scope: None, ..own.clone() };
+        // What is known of answers may have changed since a flight began: whoever is asking on behalf of
+        // `scope` already asks for this one too.
+        let theirs = || self.by_key.get(&everybodys).filter(|id| public || self.scope_of_leader(**id) == Some(scope));
+        let there = self.by_key.get(&own).or_else(theirs).copied();
         let id = there.unwrap_or_else(|| {
             let id = FlightId(self.next);
             self.next += 1;
-            self.open.insert(key.clone(), id);
-            self.all.insert(id, Flight { key, epoch, crew: Vec::new() });
+            let key = if public { everybodys } else { own };
+            self.by_key.insert(key.clone(), id);
+            self.all.insert(id, Flight { key, crew: Vec::new() });
             id
         });
         if let Member::Peer { worker, ticket } = member {
@@ -107,9 +112,7 @@ impl Flights {
     /// Ends a flight: all who were there, the leader first, and the question.
     pub fn land(&mut self, id: FlightId) -> Option<(Question, Vec<(Member, Scope)>)> {
         let flight = self.all.remove(&id)?;
-        if self.open.get(&flight.key) == Some(&id) {
-            self.open.remove(&flight.key);
-        }
+        self.by_key.remove(&flight.key);
         for (member, _) in &flight.crew {
             self.forget(*member);
         }
@@ -155,6 +158,12 @@ impl Flights {
         self.all.get(&id)?.crew.first().map(|(member, _)| *member)
     }
 
+    /// On whose behalf it asks.
+    #[must_use]
+    pub fn scope_of_leader(&self, id: FlightId) -> Option<Scope> {
+        self.all.get(&id)?.crew.first().map(|(_, scope)| *scope)
+    }
+
     /// How many wait beside the leader.
     #[must_use]
     pub fn followers(&self, id: FlightId) -> usize {
@@ -183,6 +192,6 @@ impl Flights {
     /// Whether nobody waits for anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty() && self.open.is_empty() && self.peers.is_empty()
+        self.all.is_empty() && self.by_key.is_empty() && self.peers.is_empty()
     }
 }

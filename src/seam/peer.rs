@@ -54,6 +54,8 @@ pub enum PeerMessage {
         from: usize,
         /// Its flight.
         ticket: FlightId,
+        /// On whose behalf it was fetched: its requests may ask on behalf of several.
+        scope: Scope,
         /// How it came out.
         landing: Landing,
     },
@@ -68,7 +70,9 @@ pub enum PeerMessage {
     Landed {
         /// The asker's flight.
         ticket: FlightId,
-        /// How, for this asker.
+        /// On whose behalf it was fetched.
+        scope: Scope,
+        /// How.
         landing: Landing,
     },
     /// From the owner to the leader: whether others wait beside it.

@@ -184,7 +184,7 @@ impl Sharing {
             PeerMessage::Ask { from, ticket, question, scope, epoch } => {
                 if let Found::Fresh(shared) = state.cache.find(&question, scope, now) {
                     let landing = Landing::Answer(shared);
-                    return self.send(state, from, PeerMessage::Landed { ticket, landing });
+                    return self.send(state, from, PeerMessage::Landed { ticket, scope, landing });
                 }
                 let public = state.cache.is_known_public(&question);
                 let member = Member::Peer { worker: from, ticket };
@@ -196,11 +196,11 @@ impl Sharing {
                     self.leave(state, flight, Member::Peer { worker: from, ticket });
                 }
             }
-            PeerMessage::Done { from, ticket, landing } => {
+            PeerMessage::Done { from, ticket, scope, landing } => {
                 let leader = Member::Peer { worker: from, ticket };
                 let flight = state.flights.of_peer(from, ticket);
                 if let Some(flight) = flight.filter(|flight| state.flights.leader(*flight) == Some(leader)) {
-                    self.land(state, flight, &landing, Some(leader));
+                    self.land(state, flight, &landing, scope, Some(leader));
                 }
             }
             PeerMessage::Lead { owner, ticket } => match state.abroad.get_mut(&ticket) {
@@ -212,9 +212,9 @@ impl Sharing {
                 // All who asked have left meanwhile.
                 None => self.send(state, owner, PeerMessage::Leave { from: self.me, ticket }),
             },
-            PeerMessage::Landed { ticket, landing } => {
+            PeerMessage::Landed { ticket, scope, landing } => {
                 if state.abroad.remove(&ticket).is_some() {
-                    self.land(state, ticket, &landing, None);
+                    self.land(state, ticket, &landing, scope, None);
                 }
             }
             PeerMessage::Audience { ticket, waits } => {
@@ -249,7 +249,7 @@ impl Sharing {
         let waits = state.abroad.iter().filter(|(_, abroad)| !abroad.leads && of(abroad)).map(|(ticket, _)| *ticket);
         for ticket in waits.collect::<Vec<_>>() {
             state.abroad.remove(&ticket);
-            self.land(state, ticket, &Landing::Again, None);
+            self.land(state, ticket, &Landing::Again, Scope::default(), None);
         }
     }
 
@@ -295,27 +295,22 @@ impl Sharing {
         }
     }
 
-    /// Ends a flight. All of its crew are told but `by`, who brought the news.
-    fn land(&self, state: &mut State, flight: FlightId, landing: &Landing, by: Option<Member>) {
+    /// Ends a flight with what was fetched on behalf of `scope`. All of its crew are told but `by`, who
+    /// brought the news.
+    fn land(&self, state: &mut State, flight: FlightId, landing: &Landing, scope: Scope, by: Option<Member>) {
         let Some((question, crew)) = state.flights.land(flight) else {
             return;
         };
-        // The first of a crew led, or asked the owner for all.
-        let Some((_, scope_of_answer)) = crew.first().copied() else {
-            return;
-        };
         if let Landing::Answer(shared) = landing {
-            state.cache.keep(&question, scope_of_answer, shared);
+            state.cache.keep(&question, scope, shared);
         }
-        for (member, scope) in crew {
-            if Some(member) == by {
-                continue;
-            }
-            let landing = for_scope(landing, scope == scope_of_answer);
+        for (member, asker) in crew {
             match member {
-                Member::Seat(seat) => tell(state, seat, Told::Landed(landing)),
+                _ if Some(member) == by => {}
+                Member::Seat(seat) => tell(state, seat, Told::Landed(for_scope(landing, asker == scope))),
+                // Those who ask there now need not be those who asked first: their worker knows.
                 Member::Peer { worker, ticket } => {
-                    self.send(state, worker, PeerMessage::Landed { ticket, landing });
+                    self.send(state, worker, PeerMessage::Landed { ticket, scope, landing: landing.clone() });
                 }
             }
         }
@@ -428,11 +423,13 @@ impl Leading {
         self.over = true;
         let sharing = Rc::clone(&self.sharing);
         let state = &mut *sharing.state.borrow_mut();
+        // It is there as long as it leads.
+        let scope = state.flights.scope_of_leader(self.flight).unwrap_or_default();
         if let Some(Abroad { owner, .. }) = state.abroad.remove(&self.flight) {
-            let done = PeerMessage::Done { from: sharing.me, ticket: self.flight, landing: landing.clone() };
+            let done = PeerMessage::Done { from: sharing.me, ticket: self.flight, scope, landing: landing.clone() };
             sharing.send(state, owner, done);
         }
-        sharing.land(state, self.flight, landing, Some(Member::Seat(self.seat)));
+        sharing.land(state, self.flight, landing, scope, Some(Member::Seat(self.seat)));
         state.seats.remove(self.seat);
     }
 }
