@@ -154,11 +154,12 @@ impl Fetched {
             if let Some(event) = first_event {
                 return Ok(Message::Event(event));
             }
+            // Also of a body that came whole: the buffer has more room than may be shared.
+            if payload.len() > bytes_max || buffer.len() - *head_length > bytes_max && !decoder.is_done() {
+                return Ok(Message::None);
+            }
             if decoder.is_done() {
                 return Ok(if is_stream { Message::None } else { Message::Body(payload) });
-            }
-            if buffer.len() - *head_length > bytes_max {
-                return Ok(Message::None);
             }
             if buffer.is_full() {
                 buffer.grow(&core.buffers, 2 * buffer.len());
