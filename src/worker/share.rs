@@ -23,7 +23,6 @@ use crate::coalesce::{
     Cache, Departure, FlightId, Flights, Found, Joined, Member, Question, QuestionBuilder, Scope, Shared,
 };
 use crate::limits;
-use crate::mcp::CacheScope;
 use crate::seam::{Landing, PeerMessage, Peers, Undelivered};
 
 /// All sharing of one worker.
@@ -137,9 +136,9 @@ impl Sharing {
     }
 
     /// Keeps an answer that was fetched for one asker.
-    pub(super) fn keep(&self, question: &Question, scope: Scope, landing: &Landing) {
+    pub(super) fn keep(&self, question: &Question, landing: &Landing) {
         if let Landing::Answer(shared) = landing {
-            self.state.borrow_mut().cache.keep(question, scope, shared);
+            self.state.borrow_mut().cache.keep(question, shared);
         }
     }
 
@@ -209,6 +208,9 @@ impl Sharing {
             },
             PeerMessage::Landed { ticket, landing } => {
                 if state.abroad.remove(&ticket).is_some() {
+                    if let (Landing::Again, Some(question)) = (&landing, state.flights.question(ticket)) {
+                        state.cache.forget_public(question);
+                    }
                     self.land(state, ticket, &landing, None);
                 }
             }
@@ -295,18 +297,14 @@ impl Sharing {
         let Some((question, crew)) = state.flights.land(flight) else {
             return;
         };
-        // The first of a crew led, or asked the owner for all.
-        let Some((_, scope_of_answer)) = crew.first().copied() else {
-            return;
-        };
         if let Landing::Answer(shared) = landing {
-            state.cache.keep(&question, scope_of_answer, shared);
+            state.cache.keep(&question, shared);
         }
         for (member, scope) in crew {
             if Some(member) == by {
                 continue;
             }
-            let landing = for_scope(landing, scope == scope_of_answer);
+            let landing = for_scope(landing, scope);
             match member {
                 Member::Seat(seat) => tell(state, seat, Told::Landed(landing)),
                 Member::Peer { worker, ticket } => {
@@ -339,10 +337,11 @@ impl Sharing {
     }
 }
 
-/// What an asker is told of a landing. A private answer is for its own scope.
-fn for_scope(landing: &Landing, same_scope: bool) -> Landing {
+/// What an asker is told of a landing. A private answer is for the scope it was fetched for, whoever
+/// of a crew was first: who led may have left, and the next be somebody else.
+fn for_scope(landing: &Landing, scope: Scope) -> Landing {
     match landing {
-        Landing::Answer(shared) if shared.scope == CacheScope::Private && !same_scope => Landing::Again,
+        Landing::Answer(shared) if !shared.is_for(scope) => Landing::Again,
         landing => landing.clone(),
     }
 }
