@@ -159,8 +159,7 @@ impl Flights {
     }
 
     /// On whose behalf it asks.
-    #[must_use]
-    pub fn scope_of_leader(&self, id: FlightId) -> Option<Scope> {
+    fn scope_of_leader(&self, id: FlightId) -> Option<Scope> {
         self.all.get(&id)?.crew.first().map(|(_, scope)| *scope)
     }
 

@@ -54,8 +54,6 @@ pub enum PeerMessage {
         from: usize,
         /// Its flight.
         ticket: FlightId,
-        /// On whose behalf it was fetched: its requests may ask on behalf of several.
-        scope: Scope,
         /// How it came out.
         landing: Landing,
     },
@@ -70,8 +68,6 @@ pub enum PeerMessage {
     Landed {
         /// The asker's flight.
         ticket: FlightId,
-        /// On whose behalf it was fetched.
-        scope: Scope,
         /// How.
         landing: Landing,
     },

@@ -23,7 +23,6 @@ use crate::coalesce::{
     Cache, Departure, FlightId, Flights, Found, Joined, Member, Question, QuestionBuilder, Scope, Shared,
 };
 use crate::limits;
-use crate::mcp::CacheScope;
 use crate::seam::{Landing, PeerMessage, Peers, Undelivered};
 
 /// All sharing of one worker.
@@ -142,9 +141,9 @@ impl Sharing {
     }
 
     /// Keeps an answer that was fetched for one asker.
-    pub(super) fn keep(&self, question: &Question, scope: Scope, landing: &Landing) {
+    pub(super) fn keep(&self, question: &Question, landing: &Landing) {
         if let Landing::Answer(shared) = landing {
-            self.state.borrow_mut().cache.keep(question, scope, shared);
+            self.state.borrow_mut().cache.keep(question, shared);
         }
     }
 
@@ -184,7 +183,7 @@ impl Sharing {
             PeerMessage::Ask { from, ticket, question, scope, epoch } => {
                 if let Found::Fresh(shared) = state.cache.find(&question, scope, now) {
                     let landing = Landing::Answer(shared);
-                    return self.send(state, from, PeerMessage::Landed { ticket, scope, landing });
+                    return self.send(state, from, PeerMessage::Landed { ticket, landing });
                 }
                 let public = state.cache.is_known_public(&question);
                 let member = Member::Peer { worker: from, ticket };
@@ -196,11 +195,11 @@ impl Sharing {
                     self.leave(state, flight, Member::Peer { worker: from, ticket });
                 }
             }
-            PeerMessage::Done { from, ticket, scope, landing } => {
+            PeerMessage::Done { from, ticket, landing } => {
                 let leader = Member::Peer { worker: from, ticket };
                 let flight = state.flights.of_peer(from, ticket);
                 if let Some(flight) = flight.filter(|flight| state.flights.leader(*flight) == Some(leader)) {
-                    self.land(state, flight, &landing, scope, Some(leader));
+                    self.land(state, flight, &landing, Some(leader));
                 }
             }
             PeerMessage::Lead { owner, ticket } => match state.abroad.get_mut(&ticket) {
@@ -212,9 +211,9 @@ impl Sharing {
                 // All who asked have left meanwhile.
                 None => self.send(state, owner, PeerMessage::Leave { from: self.me, ticket }),
             },
-            PeerMessage::Landed { ticket, scope, landing } => {
+            PeerMessage::Landed { ticket, landing } => {
                 if state.abroad.remove(&ticket).is_some() {
-                    self.land(state, ticket, &landing, scope, None);
+                    self.land(state, ticket, &landing, None);
                 }
             }
             PeerMessage::Audience { ticket, waits } => {
@@ -249,7 +248,7 @@ impl Sharing {
         let waits = state.abroad.iter().filter(|(_, abroad)| !abroad.leads && of(abroad)).map(|(ticket, _)| *ticket);
         for ticket in waits.collect::<Vec<_>>() {
             state.abroad.remove(&ticket);
-            self.land(state, ticket, &Landing::Again, Scope::default(), None);
+            self.land(state, ticket, &Landing::Again, None);
         }
     }
 
@@ -259,17 +258,21 @@ impl Sharing {
             Member::Seat(seat) => tell(state, seat, Told::Lead),
             Member::Peer { worker, ticket } => {
                 self.send(state, worker, PeerMessage::Lead { owner: self.me, ticket });
-                self.tell_audience(state, flight);
+                if state.flights.followers(flight) > 0 {
+                    self.send(state, worker, PeerMessage::Audience { ticket, waits: true });
+                }
             }
         }
     }
 
-    /// Tells a leader elsewhere whether somebody waits beside it.
+    /// Tells a leader elsewhere whether somebody waits beside it, when that has just changed: of a
+    /// herd only the first is news.
     fn tell_audience(&self, state: &mut State, flight: FlightId) {
-        if let Some(Member::Peer { worker, ticket }) = state.flights.leader(flight) {
-            let waits = state.flights.followers(flight) > 0;
-            // Lost, it costs a second exchange if that leader's client leaves.
-            let _ = self.peers.send(worker, PeerMessage::Audience { ticket, waits });
+        let followers = state.flights.followers(flight);
+        if let Some(Member::Peer { worker, ticket }) = state.flights.leader(flight)
+            && followers <= 1
+        {
+            self.send(state, worker, PeerMessage::Audience { ticket, waits: followers == 1 });
         }
     }
 
@@ -295,22 +298,21 @@ impl Sharing {
         }
     }
 
-    /// Ends a flight with what was fetched on behalf of `scope`. All of its crew are told but `by`, who
-    /// brought the news.
-    fn land(&self, state: &mut State, flight: FlightId, landing: &Landing, scope: Scope, by: Option<Member>) {
+    /// Ends a flight. All of its crew are told but `by`, who brought the news.
+    fn land(&self, state: &mut State, flight: FlightId, landing: &Landing, by: Option<Member>) {
         let Some((question, crew)) = state.flights.land(flight) else {
             return;
         };
         if let Landing::Answer(shared) = landing {
-            state.cache.keep(&question, scope, shared);
+            state.cache.keep(&question, shared);
         }
-        for (member, asker) in crew {
+        for (member, scope) in crew {
             match member {
                 _ if Some(member) == by => {}
-                Member::Seat(seat) => tell(state, seat, Told::Landed(for_scope(landing, asker == scope))),
+                Member::Seat(seat) => tell(state, seat, Told::Landed(for_scope(landing, scope))),
                 // Those who ask there now need not be those who asked first: their worker knows.
                 Member::Peer { worker, ticket } => {
-                    self.send(state, worker, PeerMessage::Landed { ticket, scope, landing: landing.clone() });
+                    self.send(state, worker, PeerMessage::Landed { ticket, landing: landing.clone() });
                 }
             }
         }
@@ -339,10 +341,11 @@ impl Sharing {
     }
 }
 
-/// What an asker is told of a landing. A private answer is for its own scope.
-fn for_scope(landing: &Landing, same_scope: bool) -> Landing {
+/// What an asker is told of a landing. A private answer is for the scope it was fetched for, whoever
+/// of a crew was first: who led may have left, and the next be somebody else.
+fn for_scope(landing: &Landing, scope: Scope) -> Landing {
     match landing {
-        Landing::Answer(shared) if shared.scope == CacheScope::Private && !same_scope => Landing::Again,
+        Landing::Answer(shared) if !shared.is_for(scope) => Landing::Again,
         landing => landing.clone(),
     }
 }
@@ -423,13 +426,11 @@ impl Leading {
         self.over = true;
         let sharing = Rc::clone(&self.sharing);
         let state = &mut *sharing.state.borrow_mut();
-        // It is there as long as it leads.
-        let scope = state.flights.scope_of_leader(self.flight).unwrap_or_default();
         if let Some(Abroad { owner, .. }) = state.abroad.remove(&self.flight) {
-            let done = PeerMessage::Done { from: sharing.me, ticket: self.flight, scope, landing: landing.clone() };
+            let done = PeerMessage::Done { from: sharing.me, ticket: self.flight, landing: landing.clone() };
             sharing.send(state, owner, done);
         }
-        sharing.land(state, self.flight, landing, scope, Some(Member::Seat(self.seat)));
+        sharing.land(state, self.flight, landing, Some(Member::Seat(self.seat)));
         state.seats.remove(self.seat);
     }
 }

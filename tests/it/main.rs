@@ -5,6 +5,7 @@
 
 mod access;
 mod admin;
+mod coalescing;
 mod config;
 mod deadlines;
 mod differential;
@@ -21,7 +22,6 @@ mod response_framing;
 mod retry;
 mod routing;
 mod sessions;
-mod sharing;
 mod streaming;
 mod support;
 mod trace;
