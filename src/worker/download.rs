@@ -161,10 +161,12 @@ impl Download {
         let Some(events) = &self.events else {
             return Ok(false);
         };
-        if !events.boundaries.between_events() {
+        let farewell = events.farewell.as_deref().filter(|_| core.draining.get());
+        // A drain rings for all.
+        let has_something = farewell.is_some() || !events.keep_alive.is_zero();
+        if !has_something || !events.boundaries.between_events() {
             return Ok(false);
         }
-        let farewell = events.farewell.as_deref().filter(|_| core.draining.get());
         let mut out = Vec::new();
         chunk(&mut out, farewell.unwrap_or(COMMENT), self.framing);
         if farewell.is_some() && self.framing == Framing::Chunked {

@@ -128,6 +128,11 @@ impl Backend {
         self.state.requests.load(Ordering::SeqCst)
     }
 
+    /// Requests that scripts have read and nobody has taken yet.
+    pub(crate) fn waiting_requests(&self) -> Vec<String> {
+        self.requests.try_iter().collect()
+    }
+
     /// Waits for the next request that a script has read: head and body as they came.
     pub(crate) fn next_request(&self) -> String {
         self.requests.recv_timeout(PATIENCE).expect("a request at the backend")
