@@ -5,6 +5,7 @@
 
 use crate::http::HttpError;
 use crate::mcp::McpError;
+use crate::policy::Denial;
 use crate::upstream::UpstreamError;
 
 /// Who has to change something for the next request to succeed.
@@ -80,6 +81,8 @@ closed_set! {
     UpstreamMalformed = "upstream_malformed",
     UpstreamTruncated = "upstream_truncated",
     ClientGone = "client_gone",
+    Origin = "origin",
+    Host = "host",
     ContentType = "content_type",
     NotUtf8 = "not_utf8",
     NotJson = "not_json",
@@ -108,6 +111,8 @@ pub enum ProxyError {
     Http(HttpError),
     /// The message, or the headers that mirror it.
     Mcp(McpError),
+    /// `Origin` or `Host`.
+    Denied(Denial),
     /// A POST whose body is not said to be JSON.
     ContentType,
     /// `body_bytes_max`.
@@ -158,6 +163,12 @@ impl From<McpError> for ProxyError {
     }
 }
 
+impl From<Denial> for ProxyError {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
 impl From<UpstreamError> for ProxyError {
     fn from(error: UpstreamError) -> Self {
         Self::Upstream(error)
@@ -171,6 +182,7 @@ impl ProxyError {
         match self {
             Self::Http(_)
             | Self::Mcp(_)
+            | Self::Denied(_)
             | Self::ContentType
             | Self::BodyTooLarge
             | Self::HeadTimeout
@@ -192,6 +204,7 @@ impl ProxyError {
         match self {
             Self::Http(error) => error.status(),
             Self::Mcp(error) => error.status(),
+            Self::Denied(_) => 403,
             Self::ContentType => 415,
             Self::BodyTooLarge => 413,
             Self::HeadTimeout | Self::BodyTimeout => 408,
@@ -235,6 +248,8 @@ impl ProxyError {
         match self {
             Self::Http(error) => error.message(),
             Self::Mcp(error) => error.message(),
+            Self::Denied(Denial::Origin) => "origin not allowed",
+            Self::Denied(Denial::Host) => "host not allowed",
             Self::ContentType => "content type is not application/json",
             Self::BodyTooLarge => "request body too large",
             Self::HeadTimeout => "request head took too long",
@@ -300,6 +315,8 @@ impl ProxyError {
                 McpError::MethodNotFound => Refusal::MethodUnknown,
                 McpError::HttpMethod => Refusal::MethodNotAllowed,
             },
+            Self::Denied(Denial::Origin) => Refusal::Origin,
+            Self::Denied(Denial::Host) => Refusal::Host,
             Self::ContentType => Refusal::ContentType,
             Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::HeadTimeout => Refusal::HeadTimeout,

@@ -14,6 +14,8 @@ pub mod mcp;
 
 pub mod coalesce;
 
+pub mod policy;
+
 pub mod route;
 
 pub mod upstream;

@@ -116,6 +116,8 @@ fn server(context: &Context<'_>, table: &Table<'_>) -> Server {
         drain_timeout: table.duration("drain_timeout_ms"),
         public_url: table.text("public_url").and_then(|text| text.parse(address::public_url)),
         trusted_hops: table.count("trusted_hops"),
+        allowed_origins: table.list("allowed_origins", address::origin),
+        allowed_hosts: table.list("allowed_hosts", address::allowed_host),
         resolve_interval: table.duration("resolve_interval_ms"),
         traceparent: table.choice("traceparent"),
     }

@@ -42,6 +42,10 @@ pub struct Server {
     pub public_url: Option<String>,
     /// How many proxies in front of us are ours: that many entries of `X-Forwarded-For` are kept.
     pub trusted_hops: usize,
+    /// Origins of web pages that are let in; `*`: any.
+    pub allowed_origins: Vec<String>,
+    /// Names in `Host` that are ours; `*`: any.
+    pub allowed_hosts: Vec<String>,
     /// How often endpoint host names are resolved again.
     pub resolve_interval: Duration,
     /// What becomes of trace headers.

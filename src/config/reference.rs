@@ -177,6 +177,20 @@ const REFERENCE: &[KeyDoc] = &[
         16,
         "proxies in front that are yours: so many `X-Forwarded-For` entries are kept",
     ),
+    list(
+        SERVER,
+        "allowed_origins",
+        "https://app.example.com",
+        Absent::None,
+        "origins of web pages that may send requests, beside our own; `*`: any. Others are answered 403",
+    ),
+    list(
+        SERVER,
+        "allowed_hosts",
+        "mcp.example.com",
+        Absent::None,
+        "names we answer to, beside `localhost`, addresses, the routes' hosts and that of `public_url`; `*`: any. Asked of listeners on loopback, and if set of all",
+    ),
     millis(
         SERVER,
         "resolve_interval_ms",

@@ -32,8 +32,18 @@ pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value
 }
 
 fn server_keys(server: &Server) -> Value {
-    let Server { listen, workers, io_driver, drain_timeout, public_url, trusted_hops, resolve_interval, traceparent } =
-        server;
+    let Server {
+        listen,
+        workers,
+        io_driver,
+        drain_timeout,
+        public_url,
+        trusted_hops,
+        allowed_origins,
+        allowed_hosts,
+        resolve_interval,
+        traceparent,
+    } = server;
     json!({
         "listen": listen,
         "workers": workers,
@@ -41,6 +51,8 @@ fn server_keys(server: &Server) -> Value {
         "drain_timeout_ms": drain_timeout.as_millis(),
         "public_url": public_url,
         "trusted_hops": trusted_hops,
+        "allowed_origins": allowed_origins,
+        "allowed_hosts": allowed_hosts,
         "resolve_interval_ms": resolve_interval.as_millis(),
         "traceparent": traceparent.name(),
     })

@@ -69,6 +69,8 @@ pub enum FieldKind {
     ContentType,
     /// `Accept`.
     Accept,
+    /// `Origin`.
+    Origin,
     /// Says who asks: `Authorization`, `Cookie`, `DPoP`, `X-API-Key`.
     Credential,
     /// `traceparent`.
@@ -87,7 +89,7 @@ impl FieldKind {
     /// Whether a field of this kind says what the sender wants: it is part of what is asked.
     #[must_use]
     pub fn describes(self) -> bool {
-        matches!(self, Self::Other | Self::Accept | Self::ContentType)
+        matches!(self, Self::Other | Self::Accept | Self::Origin | Self::ContentType)
     }
 
     /// Whether it is no part of what is asked, though a backend gets to see it: who shares an answer may
@@ -121,6 +123,7 @@ fn kind_of(name: &[u8]) -> FieldKind {
         (4, b'h') => (b"host", FieldKind::Host),
         (6, b'a') => (b"accept", FieldKind::Accept),
         (6, b'c') => (b"cookie", FieldKind::Credential),
+        (6, b'o') => (b"origin", FieldKind::Origin),
         (6, b'e') => (b"expect", FieldKind::Expect),
         (7, b'b') => (b"baggage", FieldKind::Neutral),
         (7, b'u') => (b"upgrade", FieldKind::HopByHop),

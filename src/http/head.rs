@@ -153,6 +153,7 @@ pub struct RequestHead {
     mcp_method: Option<Span>,
     mcp_name: Option<Span>,
     content_type: Option<Span>,
+    origin: Option<Span>,
 }
 
 impl RequestHead {
@@ -250,6 +251,7 @@ impl RequestHead {
         self.mcp_method = self.fields.single(FieldKind::McpMethod)?;
         self.mcp_name = self.fields.single(FieldKind::McpName)?;
         self.content_type = self.fields.single(FieldKind::ContentType)?;
+        self.origin = self.fields.single(FieldKind::Origin)?;
         Ok(())
     }
 
@@ -317,6 +319,12 @@ impl RequestHead {
     #[must_use]
     pub fn is_json(&self, buffer: &[u8]) -> bool {
         is_media_type(self.content_type, buffer, b"application/json")
+    }
+
+    /// `Origin`.
+    #[must_use]
+    pub fn origin<'a>(&self, buffer: &'a [u8]) -> Option<&'a [u8]> {
+        self.origin.map(|span| span.of_buffer(buffer))
     }
 
     /// Whether `Accept` takes a stream of server-sent events.

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::config::model::{AccessLog, Config, EndpointUrl, Limits, Secret, TraceHeaders};
 use crate::mcp::SessionKeys;
+use crate::policy::Gate;
 use crate::route::RouteTable;
 use crate::upstream::ClusterTable;
 
@@ -77,6 +78,8 @@ pub struct Snapshot {
     pub trace_headers: TraceHeaders,
     /// Whether requests are logged.
     pub access_log: bool,
+    /// Whom we let in, and who we are.
+    pub gate: Gate,
     /// Label values.
     pub names: Names,
     /// What seals session ids.
@@ -130,6 +133,7 @@ impl Snapshot {
             trusted_hops: config.server.trusted_hops,
             trace_headers: config.server.traceparent,
             access_log: config.log.access != AccessLog::Off,
+            gate: Gate::new(config),
             names,
             sessions: session_keys(config, previous),
             session_age_max: config.sessions.max_age,

@@ -32,6 +32,8 @@ pub(super) struct Client {
     pub(super) buffer: Buffer,
     /// The peer's address as text, for `X-Forwarded-For`.
     pub(super) peer: String,
+    /// It came through a listener that only this machine can reach.
+    pub(super) on_loopback: bool,
     /// The session the last request belonged to. Clients keep to one for each connection, so that
     /// most tokens need not be opened: they are compared.
     pub(super) session: Option<OpenedSession>,
@@ -57,9 +59,9 @@ enum Next {
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end.
-pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, _admission: Admission) {
+pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, on_loopback: bool, _admission: Admission) {
     let peer = peer.ip().to_canonical().to_string();
-    let mut client = Client { socket, buffer: Buffer::default(), peer, session: None };
+    let mut client = Client { socket, buffer: Buffer::default(), peer, on_loopback, session: None };
     loop {
         if client.buffer.is_empty() && !wait_idle(&core, &mut client).await {
             return;

@@ -137,6 +137,7 @@ impl<'a> Exchange<'a> {
     /// Route, cluster, and for a legacy session the endpoint that holds it.
     fn find_way(&mut self, record: &mut Record) -> Result<Way<'a>, ProxyError> {
         let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
+        self.snapshot.gate.admit(head.origin(bytes), head.host(bytes), self.client.on_loopback)?;
         let path = head.path(bytes);
         self.core.hooks.on_request(path);
         let modern = self.is_modern();

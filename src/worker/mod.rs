@@ -214,6 +214,7 @@ struct Acceptor {
 struct Listener {
     readiness: monoio::net::TcpListener,
     socket: TcpListener,
+    on_loopback: bool,
 }
 
 /// Tells an accepting task to end. The socket is not shut down for that: it may be shared with the
@@ -228,7 +229,7 @@ impl Acceptors {
     fn add(&mut self, address: SocketAddr, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let readiness = monoio::net::TcpListener::from_std(listener.try_clone()?)?;
-        let listener = Rc::new(Listener { readiness, socket: listener });
+        let listener = Rc::new(Listener { readiness, socket: listener, on_loopback: address.ip().is_loopback() });
         let stop = Rc::new(Stop::default());
         monoio::spawn(accept_loop(Rc::clone(&self.core), Rc::clone(&listener), Rc::clone(&stop)));
         self.running.insert(address, Acceptor { listener, stop });
@@ -280,7 +281,7 @@ async fn accept_loop(core: Rc<Core>, listener: Rc<Listener>, stop: Rc<Stop>) {
 fn accept_queued(core: &Rc<Core>, listener: &Listener, max: usize) -> io::Result<()> {
     for _ in 0..max {
         match listener.socket.accept() {
-            Ok((stream, peer)) => begin(core, stream, peer),
+            Ok((stream, peer)) => begin(core, stream, peer, listener.on_loopback),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             // This one was reset while it waited; the next may be well.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -292,7 +293,7 @@ fn accept_queued(core: &Rc<Core>, listener: &Listener, max: usize) -> io::Result
 }
 
 /// Starts to serve a connection, or closes it.
-fn begin(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
+fn begin(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr, on_loopback: bool) {
     core.stats.borrow_mut().accepted += 1;
     let admission = match core.admit_connection(peer.ip(), &core.snapshot().limits) {
         Ok(admission) => admission,
@@ -309,7 +310,7 @@ fn begin(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
         .and_then(|()| Socket::new(stream, &core.deadlines));
     // A socket that cannot be set up has been reset by its peer.
     let Ok(socket) = socket else { return };
-    let guarded = panic::Guarded::new(connection::serve(Rc::clone(core), socket, peer, admission));
+    let guarded = panic::Guarded::new(connection::serve(Rc::clone(core), socket, peer, on_loopback, admission));
     let core = Rc::clone(core);
     monoio::spawn(async move {
         if guarded.await.is_err() {

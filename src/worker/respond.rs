@@ -98,6 +98,7 @@ pub(super) fn last_answer(error: ProxyError, with_body: bool) -> Vec<u8> {
 fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

@@ -19,6 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("mcp", &["limits"]),
     ("coalesce", &["mcp"]),
     ("config", &["limits"]),
+    ("policy", &["config::model"]),
     // `error`: a look-up that fails says what the client is told. `seam`: its labels, and the
     // snapshot that `ringway routes` prints. `upstream`: a route holds its cluster by place.
     ("route", &["config::model", "error", "seam", "upstream"]),
@@ -26,10 +27,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // `coalesce`: what makes a backend's answers void lives as long as the backend stays as it is.
     ("upstream", &["clock", "coalesce", "config::model", "http", "limits", "seam"]),
     ("relay", &["http", "limits"]),
-    ("error", &["http", "mcp", "upstream"]),
+    ("error", &["http", "mcp", "policy", "upstream"]),
     // `error` and `mcp`: closed sets that are metric labels. `mcp`: the keys of session tokens.
     // `coalesce`: what workers tell each other is about its flights.
-    ("seam", &["coalesce", "config::model", "error", "mcp", "route", "upstream", "limits"]),
+    ("seam", &["coalesce", "config::model", "error", "mcp", "policy", "route", "upstream", "limits"]),
     // `server`: only its `Hooks`, which tests pass through it.
     (
         "worker",

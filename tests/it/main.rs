@@ -11,6 +11,7 @@ mod config;
 mod deadlines;
 mod differential;
 mod drain;
+mod gate;
 mod hangup;
 mod layout;
 mod limits;

@@ -169,10 +169,13 @@ impl ProxyBuilder {
         let workers = self.workers.unwrap_or_else(|| {
             std::env::var("RINGWAY_TEST_WORKERS").map_or(2, |text| text.parse().expect("a number of workers"))
         });
+        // Tests name hosts and origins as they like.
+        let open = |key: &str| if self.server.contains(key) { String::new() } else { format!("{key} = [\"*\"]\n") };
+        let hosts = open("allowed_hosts") + &open("allowed_origins");
         let listen = if self.server.contains("listen") { "" } else { "listen = [\"127.0.0.1:0\"]" };
         let sharing = if self.reads_messages { "" } else { UNPARSED };
         format!(
-            "[server]\n{listen}\nworkers = {workers}\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n[limits]\n{}\n[defaults.backend]\n{sharing}\n{}\n{}\n{}",
+            "[server]\n{listen}\n{hosts}\nworkers = {workers}\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n[limits]\n{}\n[defaults.backend]\n{sharing}\n{}\n{}\n{}",
             self.server, self.admin, self.limits, self.defaults, self.backends, self.routes
         )
     }
