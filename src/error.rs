@@ -70,6 +70,7 @@ closed_set! {
     ConnectionsMax = "connections_max",
     ConnectionsPerIp = "connections_per_ip",
     ExchangesMax = "exchanges_max",
+    MemoryMax = "memory_max",
     DescriptorsExhausted = "descriptors_exhausted",
     NoEndpoint = "no_endpoint",
     ConnectFailed = "connect_failed",
@@ -133,6 +134,8 @@ pub enum ProxyError {
     MethodNotAllowed,
     /// `exchanges_per_worker_max`.
     Overloaded,
+    /// `memory_hard_bytes`.
+    MemoryMax,
     /// `connections_per_worker_max`.
     ConnectionsMax,
     /// `connections_per_ip_max`.
@@ -193,7 +196,7 @@ impl ProxyError {
             | Self::SessionLost
             | Self::MethodNotAllowed
             | Self::ClientGone => Fault::Client,
-            Self::Overloaded | Self::ConnectionsMax | Self::ConnectionsPerIp => Fault::Load,
+            Self::Overloaded | Self::MemoryMax | Self::ConnectionsMax | Self::ConnectionsPerIp => Fault::Load,
             Self::Upstream(_) => Fault::Upstream,
         }
     }
@@ -212,6 +215,7 @@ impl ProxyError {
             Self::NoRoute | Self::SessionUnknown | Self::SessionLost => 404,
             Self::MethodNotAllowed => 405,
             Self::Overloaded
+            | Self::MemoryMax
             | Self::ConnectionsMax
             | Self::ConnectionsPerIp
             | Self::Upstream(UpstreamError::NoEndpoint) => 503,
@@ -258,6 +262,7 @@ impl ProxyError {
             Self::SessionUnknown | Self::SessionLost => "session not found",
             Self::MethodNotAllowed => "method not allowed on this route",
             Self::Overloaded => "too many requests in flight",
+            Self::MemoryMax => "too much in memory",
             Self::ConnectionsMax => "too many connections",
             Self::ConnectionsPerIp => "too many connections from this address",
             Self::Upstream(error) => error.message(),
@@ -326,6 +331,7 @@ impl ProxyError {
             Self::SessionLost => Refusal::SessionLost,
             Self::MethodNotAllowed => Refusal::MethodNotAllowed,
             Self::Overloaded => Refusal::ExchangesMax,
+            Self::MemoryMax => Refusal::MemoryMax,
             Self::ConnectionsMax => Refusal::ConnectionsMax,
             Self::ConnectionsPerIp => Refusal::ConnectionsPerIp,
             Self::Upstream(error) => match error {

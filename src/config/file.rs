@@ -181,11 +181,19 @@ fn limits(table: &Table<'_>) -> Limits {
         connections_per_worker_max: table.count("connections_per_worker_max"),
         connections_per_ip_max: table.count("connections_per_ip_max"),
         exchanges_per_worker_max: table.count("exchanges_per_worker_max"),
+        memory_soft_bytes: table.number("memory_soft_bytes"),
+        memory_hard_bytes: table.number("memory_hard_bytes"),
         head_timeout: table.duration("head_timeout_ms"),
         body_timeout: table.duration("body_timeout_ms"),
         idle_timeout: table.duration("idle_timeout_ms"),
         write_timeout: table.duration("write_timeout_ms"),
     };
+    if limits.memory_soft_bytes > limits.memory_hard_bytes {
+        table.place_of("memory_soft_bytes").fault(
+            format!("is {}, above limits.memory_hard_bytes, {}", limits.memory_soft_bytes, limits.memory_hard_bytes),
+            "lower the one or raise the other",
+        );
+    }
     if limits.target_bytes_max >= limits.head_bytes_max {
         // The target is a part of the head.
         table.place_of("target_bytes_max").fault(

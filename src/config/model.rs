@@ -188,6 +188,10 @@ pub struct Limits {
     pub connections_per_ip_max: usize,
     /// Exchanges in flight in one worker.
     pub exchanges_per_worker_max: usize,
+    /// Buffers, queued and cached bytes of one worker from which on it saves memory.
+    pub memory_soft_bytes: u64,
+    /// The same from which on it takes no more.
+    pub memory_hard_bytes: u64,
     /// From the first byte of a head to its last.
     pub head_timeout: Duration,
     /// Between two reads of a request body.

@@ -266,6 +266,22 @@ const REFERENCE: &[KeyDoc] = &[
         "client connections from one address to one worker",
     ),
     count(LIMITS, "exchanges_per_worker_max", 8_192, 1, CONNECTIONS_CEILING, "exchanges in flight in one worker"),
+    bytes(
+        LIMITS,
+        "memory_soft_bytes",
+        256 << 20,
+        1 << 20,
+        1 << 40,
+        "buffers, queued and cached bytes of one worker from which on its cache shrinks and connections end with their answer",
+    ),
+    bytes(
+        LIMITS,
+        "memory_hard_bytes",
+        512 << 20,
+        1 << 20,
+        1 << 40,
+        "the same from which on new requests and connections are refused",
+    ),
     millis(
         LIMITS,
         "head_timeout_ms",

@@ -148,6 +148,7 @@ fn add_gauges(total: &mut WorkerStats, part: &WorkerStats) {
     total.exchanges += part.exchanges;
     total.streams += part.streams;
     total.cache_bytes += part.cache_bytes;
+    total.memory_bytes += part.memory_bytes;
     total.cache_entries += part.cache_entries;
     for (id, endpoint) in &part.endpoints {
         let sum = total.endpoints.entry(*id).or_default();

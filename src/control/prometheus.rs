@@ -99,6 +99,12 @@ fn mcp(page: &mut Page, total: &WorkerStats, counters: Counters) {
     let mut invalidated = total.invalidated;
     invalidated[Invalidation::Operator as usize] += counters.caches_cleared;
     page.samples("reason", Invalidation::ALL.iter().map(|reason| reason.label()), &invalidated);
+    page.single(
+        "ringway_memory_bytes",
+        Kind::Gauge,
+        "Buffers, queued and cached bytes: what limits.memory_*_bytes bound in each worker.",
+        total.memory_bytes,
+    );
     page.single("ringway_cache_bytes", Kind::Gauge, "Bytes in the cache.", total.cache_bytes);
     page.single("ringway_cache_entries", Kind::Gauge, "Entries in the cache.", total.cache_entries);
 }

@@ -18,7 +18,7 @@ mod shared;
 mod trace;
 
 pub use body::{BodyDecoder, BodyLength, Chunker};
-pub use buffer::{Buffer, BufferPool};
+pub use buffer::{Buffer, BufferPool, Charge, Ledger};
 pub use deadline::{Deadline, Deadlines};
 pub use encode::{
     AcceptField, Forwarded, Framing, Persistence, Rewrite, SessionField, Target, request_fields, request_head,

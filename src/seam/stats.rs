@@ -144,6 +144,8 @@ pub struct WorkerStats {
     pub invalidated: [u64; Invalidation::COUNT],
     /// Bytes in the cache (gauge).
     pub cache_bytes: u64,
+    /// Buffers, queued and cached bytes (gauge).
+    pub memory_bytes: u64,
     /// Entries in the cache (gauge).
     pub cache_entries: usize,
     /// Legacy sessions, indexed by [`SessionEvent`].

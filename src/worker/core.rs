@@ -173,6 +173,7 @@ impl Core {
         if self.exchanges.get() >= limits.exchanges_per_worker_max {
             return Err(ProxyError::Overloaded);
         }
+        self.admit_memory(limits)?;
         Ok(Held::new(&self.exchanges))
     }
 
@@ -189,6 +190,29 @@ impl Core {
     /// A random pause of up to `max`.
     pub(super) fn jitter(&self, max: Duration) -> Duration {
         max.mul_f64((self.upstreams.draw() % 1024) as f64 / 1024.0)
+    }
+
+    /// Bytes held for exchanges and in the cache.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let (_, cached) = self.sharing.cached();
+        self.buffers.ledger.bytes() as u64 + cached
+    }
+
+    fn admit_memory(&self, limits: &Limits) -> Result<(), ProxyError> {
+        if self.memory_bytes() >= limits.memory_hard_bytes { Err(ProxyError::MemoryMax) } else { Ok(()) }
+    }
+
+    /// Whether connections are to end with the answer they carry: in a drain, and to save memory.
+    pub(super) fn lets_go(&self) -> bool {
+        self.draining.get() || self.memory_bytes() >= self.current.borrow().limits.memory_soft_bytes
+    }
+
+    /// Gives the cache the room there is: a quarter of its own where memory is to be saved.
+    pub(super) fn fit_cache(&self) {
+        let snapshot = self.snapshot();
+        let own = snapshot.limits.cache_bytes_max;
+        let is_scarce = self.memory_bytes() >= snapshot.limits.memory_soft_bytes;
+        self.sharing.resize(if is_scarce { own / 4 } else { own });
     }
 
     /// Counts an answer that is a stream of events while it lasts.
@@ -210,6 +234,7 @@ impl Core {
         if self.connections.get() >= limits.connections_per_worker_max {
             return Err(ProxyError::ConnectionsMax);
         }
+        self.admit_memory(limits)?;
         let mut per_ip = self.per_ip.borrow_mut();
         let count = per_ip.entry(ip).or_default();
         if *count >= limits.connections_per_ip_max {
@@ -233,6 +258,7 @@ impl Core {
             reused,
             cache_entries,
             cache_bytes,
+            memory_bytes: self.memory_bytes(),
             endpoints: self.upstreams.endpoint_stats(),
             cpu: thread_cpu(),
             age: self.age(),

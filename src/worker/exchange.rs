@@ -317,7 +317,7 @@ impl<'a> Exchange<'a> {
     /// Answers with an answer that was made for somebody else.
     async fn serve(&mut self, asking: &Asking, answer: &Answer, record: &mut Record) -> Result<Outcome, ProxyError> {
         let head = &self.heads.request;
-        let keep = head.keep_alive && !self.core.draining.get();
+        let keep = head.keep_alive && !self.core.lets_go();
         let persistence = Persistence::of(keep, head.version);
         record.status = Some(answer.status);
         record.response_bytes = answer.body.len() as u64;
@@ -328,6 +328,7 @@ impl<'a> Exchange<'a> {
             respond::shared(&mut out, answer, &asking.terms.id, record.started, persistence);
             self.client.write_at_once(&out)?.to_vec()
         };
+        let _queued = self.core.buffers.ledger.charge(unsent.len());
         self.client.write(self.core, &unsent, self.snapshot.limits.write_timeout).await?;
         Ok(if keep { Outcome::Keep } else { Outcome::Close })
     }
@@ -428,7 +429,7 @@ impl<'a> Exchange<'a> {
             return self.accept_note(record).await;
         }
         let framing = framing_for(head, answer, length);
-        let keep = head.keep_alive && self.body.is_whole() && framing != Framing::UntilClose && !core.draining.get();
+        let keep = head.keep_alive && self.body.is_whole() && framing != Framing::UntilClose && !core.lets_go();
         let persistence = Persistence::of(keep, head.version);
         let is_stream = answer.is_event_stream(buffer.filled());
         let _stream = is_stream.then(|| core.count_stream());
@@ -490,7 +491,7 @@ impl<'a> Exchange<'a> {
     async fn accept_note(&mut self, record: &mut Record) -> Result<Outcome, ProxyError> {
         record.status = Some(202);
         let head = &self.heads.request;
-        let keep = head.keep_alive && self.body.is_whole() && !self.core.draining.get();
+        let keep = head.keep_alive && self.body.is_whole() && !self.core.lets_go();
         let answer = respond::accepted(Persistence::of(keep, head.version));
         self.client.write(self.core, &answer, self.snapshot.limits.write_timeout).await?;
         Ok(if keep { Outcome::Keep } else { Outcome::Close })
@@ -517,7 +518,7 @@ impl<'a> Exchange<'a> {
         let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
         // What came behind a body that is too large was not looked at.
         let usable = self.body.is_whole() && error != ProxyError::BodyTooLarge;
-        let keep = head.keep_alive && usable && !core.draining.get();
+        let keep = head.keep_alive && usable && !core.lets_go();
         // A body that was streamed is gone, and its id and the head's text with it.
         let at_hand = self.body.raw_end > 0;
         let id = (at_hand && self.body.is_whole()).then(|| mcp::request_id(&bytes[self.body.prefix.clone()])).flatten();

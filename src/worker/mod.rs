@@ -175,6 +175,7 @@ async fn tick(core: Rc<Core>) {
             swept = now.0;
             core.upstreams.sweep();
             core.sharing.sweep(clock::now());
+            core.fit_cache();
         }
     }
 }
