@@ -171,11 +171,13 @@ impl Flights {
     }
 
     /// Members that stand for flights of a worker numbered below `before`: those of a worker that
-    /// has ended.
+    /// has ended, in the order it began them.
     #[must_use]
     pub fn members_of(&self, worker: usize, before: FlightId) -> Vec<(FlightId, Member)> {
         let of_worker = self.peers.iter().filter(|((peer, ticket), _)| *peer == worker && *ticket < before);
-        of_worker.map(|((worker, ticket), id)| (*id, Member::Peer { worker: *worker, ticket: *ticket })).collect()
+        let mut of_worker: Vec<_> = of_worker.map(|((_, ticket), id)| (*ticket, *id)).collect();
+        of_worker.sort_unstable();
+        of_worker.into_iter().map(|(ticket, id)| (id, Member::Peer { worker, ticket })).collect()
     }
 
     /// The question of a flight.

@@ -227,24 +227,33 @@ impl Sharing {
         for (flight, member) in state.flights.members_of(worker, successor) {
             self.leave(state, flight, member);
         }
-        self.ask_again(state, |abroad| abroad.owner == worker);
-        // Who leads for it goes on, and lands here.
-        state.abroad.retain(|_, abroad| abroad.owner != worker);
+        self.withdraw(state, |abroad| abroad.owner == worker);
     }
 
-    /// From now on this worker's requests share among themselves only.
+    /// From now on this worker's requests share among themselves only. Who leads for others goes on.
     pub(super) fn stand_alone(&self) {
         let state = &mut *self.state.borrow_mut();
         state.alone = true;
-        self.ask_again(state, |_| true);
+        self.withdraw(state, |abroad| !abroad.leads);
     }
 
-    /// Ends the wait for some owners.
-    fn ask_again(&self, state: &mut State, of: impl Fn(&Abroad) -> bool) {
-        let waits = state.abroad.iter().filter(|(_, abroad)| !abroad.leads && of(abroad)).map(|(ticket, _)| *ticket);
-        for ticket in waits.collect::<Vec<_>>() {
-            state.abroad.remove(&ticket);
-            self.land(state, ticket, &Landing::Again, Scope::default(), None);
+    /// Leaves the flights of some owners: who leads goes on and lands here, who waits asks again. An
+    /// owner that still lives, or has heard of a flight although it has just taken another's place, is
+    /// told: it must neither wait for who leads here, nor let a leader go on for who waits here.
+    fn withdraw(&self, state: &mut State, of: impl Fn(&Abroad) -> bool) {
+        let tickets = state.abroad.iter().filter(|(_, abroad)| of(abroad)).map(|(ticket, _)| *ticket);
+        let mut tickets: Vec<_> = tickets.collect();
+        tickets.sort_unstable();
+        for ticket in tickets {
+            let Some(Abroad { owner, leads, .. }) = state.abroad.remove(&ticket) else {
+                continue;
+            };
+            self.send(state, owner, PeerMessage::Leave { from: self.me, ticket });
+            if leads {
+                wake_leader(state, ticket);
+            } else {
+                self.land(state, ticket, &Landing::Again, Scope::default(), None);
+            }
         }
     }
 
