@@ -36,7 +36,7 @@ struct Key {
 #[derive(Clone, Debug)]
 enum Entry {
     Kept(Arc<Shared>),
-    /// The last answer was public and not to be kept: what is known is that askers may share.
+    /// The last answer was public and is not kept, or no longer: what is known is that askers may share.
     Public,
 }
 
@@ -142,8 +142,9 @@ impl Cache {
         let Some(entries) = &mut self.entries else {
             return;
         };
-        // An error neither is kept (P-058) nor says anything of the answer before it.
-        if shared.reply.outcome != Outcome::Complete {
+        // An error neither is kept (P-058) nor says anything of the answer before it. What has become
+        // void under way may come behind an answer that was asked for later.
+        if shared.reply.outcome != Outcome::Complete || shared.validity.is_void() {
             return;
         }
         let everybody = Key { question: question.clone(), scope: None };
@@ -160,17 +161,24 @@ impl Cache {
         }
     }
 
-    /// Drops what can never be served again: void, or beyond every grace.
+    /// Drops answers that can never be served again: void, or beyond every grace. Of one that was public
+    /// it stays known that it was: most are dropped when many are about to ask again.
     pub fn sweep(&mut self, now: Instant) {
-        if let Some(entries) = &mut self.entries {
-            entries.retain(|_, entry| match entry {
-                Entry::Kept(shared) => {
-                    let grace = shared.stale_if_error.max(shared.stale_while_revalidate);
-                    !shared.validity.is_void() && shared.age(now) < shared.ttl + grace
-                }
-                Entry::Public => true,
-            });
+        let Some(entries) = &mut self.entries else {
+            return;
+        };
+        let is_over = |entry: &Entry| match entry {
+            Entry::Kept(shared) => {
+                let grace = shared.stale_if_error.max(shared.stale_while_revalidate);
+                shared.validity.is_void() || shared.age(now) >= shared.ttl + grace
+            }
+            Entry::Public => false,
+        };
+        let public = entries.iter().filter(|(key, entry)| key.scope.is_none() && is_over(entry));
+        for key in public.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            entries.insert(key, Entry::Public);
         }
+        entries.retain(|_, entry| !is_over(entry));
     }
 
     /// Entries held.
