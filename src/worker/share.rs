@@ -460,3 +460,6 @@ impl Drop for Leading {
 
 /// An answer as it is kept and handed round.
 pub(super) type Answer = Arc<Shared>;
+
+#[cfg(test)]
+mod simulation;
