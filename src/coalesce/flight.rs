@@ -170,11 +170,13 @@ impl Flights {
     }
 
     /// Members that stand for flights of a worker numbered below `before`: those of a worker that
-    /// has ended.
+    /// has ended, in the order it began them.
     #[must_use]
     pub fn members_of(&self, worker: usize, before: FlightId) -> Vec<(FlightId, Member)> {
         let of_worker = self.peers.iter().filter(|((peer, ticket), _)| *peer == worker && *ticket < before);
-        of_worker.map(|((worker, ticket), id)| (*id, Member::Peer { worker: *worker, ticket: *ticket })).collect()
+        let mut of_worker: Vec<_> = of_worker.map(|((_, ticket), id)| (*ticket, *id)).collect();
+        of_worker.sort_unstable();
+        of_worker.into_iter().map(|(ticket, id)| (id, Member::Peer { worker, ticket })).collect()
     }
 
     /// The question of a flight.
@@ -192,5 +194,153 @@ impl Flights {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty() && self.by_key.is_empty() && self.peers.is_empty()
+    }
+}
+
+#[cfg(test)]
+impl Flights {
+    /// That the tables agree with each other.
+    pub(crate) fn check(&self) {
+        for (key, id) in &self.by_key {
+            assert!(self.all.get(id).is_some_and(|flight| flight.key == *key), "open without a flight: {id:?}");
+        }
+        let mut peers = 0;
+        for (id, flight) in &self.all {
+            assert!(!flight.crew.is_empty(), "a flight without a crew: {id:?}");
+            for (at, (member, _)) in flight.crew.iter().enumerate() {
+                assert!(flight.crew[..at].iter().all(|(other, _)| other != member), "{member:?} is there twice");
+                if let Member::Peer { worker, ticket } = member {
+                    peers += 1;
+                    assert_eq!(self.of_peer(*worker, *ticket), Some(*id), "{member:?} is not to be found");
+                }
+            }
+        }
+        assert_eq!(self.peers.len(), peers, "a peer without a flight");
+    }
+
+    /// Every member, its flight, and whether it leads there.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (FlightId, Member, bool)> {
+        let members = |(id, flight): (&FlightId, &'_ Flight)| {
+            let id = *id;
+            flight.crew.iter().enumerate().map(move |(at, (member, _))| (id, *member, at == 0)).collect::<Vec<_>>()
+        };
+        self.all.iter().flat_map(members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ahash::RandomState;
+
+    use super::*;
+    use crate::coalesce::QuestionBuilder;
+
+    const ONE: Member = Member::Seat(1);
+    const TWO: Member = Member::Seat(2);
+    const PEER: Member = Member::Peer { worker: 7, ticket: FlightId(3) };
+
+    fn question(name: &str) -> Question {
+        let mut bytes = Vec::new();
+        let mut question = QuestionBuilder::new(&mut bytes);
+        question.part(name.as_bytes());
+        question.finish(&RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    fn scope(name: &str) -> Scope {
+        Scope::of(std::iter::once((&b"authorization"[..], name.as_bytes())))
+    }
+
+    /// Joins on behalf of alice, while answers are not known to be public.
+    fn join(flights: &mut Flights, name: &str, member: Member) -> Joined {
+        let joined = flights.join(&question(name), scope("alice"), false, 0, member);
+        flights.check();
+        joined
+    }
+
+    #[test]
+    fn p_072_the_first_leads_and_all_land() {
+        let mut flights = Flights::new(FlightId(100));
+        let first = join(&mut flights, "q", ONE);
+        assert_eq!(first, Joined { flight: FlightId(100), leads: true });
+        for member in [PEER, TWO] {
+            assert_eq!(join(&mut flights, "q", member), Joined { flight: first.flight, leads: false });
+        }
+        assert!(join(&mut flights, "other", Member::Seat(4)).leads);
+        assert_eq!(flights.leader(first.flight), Some(ONE));
+        assert_eq!(flights.followers(first.flight), 2);
+        assert_eq!(flights.of_peer(7, FlightId(3)), Some(first.flight));
+        let (landed, crew) = flights.land(first.flight).expect("it is there");
+        assert_eq!(landed, question("q"));
+        assert_eq!(crew.iter().map(|(member, _)| *member).collect::<Vec<_>>(), [ONE, PEER, TWO]);
+        assert!(flights.land(first.flight).is_none());
+        assert_eq!(flights.of_peer(7, FlightId(3)), None);
+        assert!(join(&mut flights, "q", ONE).leads, "who comes later begins anew");
+    }
+
+    #[test]
+    fn p_073_scopes_wait_for_one_answer_only_if_it_is_known_to_be_public() {
+        let mut flights = Flights::new(FlightId(0));
+        let mut join = |name: &str, public| {
+            let seat = Member::Seat(flights.all.len() * 10 + flights.all.values().map(|f| f.crew.len()).sum::<usize>());
+            let joined = flights.join(&question("q"), scope(name), public, 0, seat);
+            flights.check();
+            joined
+        };
+        let alices = join("alice", false);
+        assert!(join("bob", false).leads, "of two scopes");
+        let everybodys = join("carol", true);
+        assert!(everybodys.leads && !join("dave", true).leads);
+        assert_eq!(join("alice", true).flight, alices.flight, "she asks already");
+        assert_eq!(join("carol", false).flight, everybodys.flight, "so does she, for others too");
+        assert!(join("dave", false).leads, "the answer that others lead to may not be for him");
+    }
+
+    #[test]
+    fn p_066_who_asks_after_an_invalidation_gets_a_flight_of_its_own() {
+        let mut flights = Flights::new(FlightId(0));
+        let mut join = |epoch, seat| {
+            let joined = flights.join(&question("q"), scope("alice"), false, epoch, Member::Seat(seat));
+            flights.check();
+            joined
+        };
+        let old = join(5, 0);
+        let new = join(6, 1);
+        assert!(old.leads && new.leads);
+        assert_eq!(join(5, 2), Joined { flight: old.flight, leads: false }, "who asked before and comes late");
+        assert_eq!(join(6, 3), Joined { flight: new.flight, leads: false }, "is not in the way of others");
+        assert!(flights.land(new.flight).is_some() && flights.land(old.flight).is_some());
+        assert!(flights.is_empty());
+    }
+
+    #[test]
+    fn p_074_the_next_leads_when_the_leader_leaves() {
+        let mut flights = Flights::new(FlightId(0));
+        let flight = join(&mut flights, "q", ONE).flight;
+        for member in [PEER, TWO, Member::Seat(3)] {
+            join(&mut flights, "q", member);
+        }
+        let mut leave = |member| {
+            let departure = flights.leave(flight, member);
+            flights.check();
+            departure
+        };
+        assert_eq!(leave(TWO), Departure::Followed);
+        assert_eq!(leave(TWO), Departure::NotThere);
+        assert_eq!(leave(ONE), Departure::Promoted(PEER));
+        assert_eq!(leave(PEER), Departure::Promoted(Member::Seat(3)));
+        assert_eq!(leave(Member::Seat(3)), Departure::Last);
+        assert_eq!(leave(Member::Seat(3)), Departure::NotThere);
+        assert!(flights.is_empty());
+    }
+
+    #[test]
+    fn those_of_a_worker_that_ended_are_told_from_its_successors() {
+        let mut flights = Flights::new(FlightId(0));
+        let member = |worker, ticket| Member::Peer { worker, ticket: FlightId(ticket) };
+        for (name, worker, ticket) in [("a", 7, 12), ("b", 7, 11), ("a", 7, 100), ("b", 8, 11)] {
+            join(&mut flights, name, member(worker, ticket));
+        }
+        let members: Vec<_> = flights.members_of(7, FlightId(100)).into_iter().map(|(_, member)| member).collect();
+        assert_eq!(members, [member(7, 11), member(7, 12)]);
     }
 }

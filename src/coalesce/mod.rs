@@ -15,9 +15,6 @@ mod flight;
 mod question;
 mod shared;
 
-#[cfg(test)]
-mod simulation;
-
 pub use cache::{Cache, Found};
 pub use epochs::{Epochs, Slot};
 pub use flight::{Departure, FlightId, Flights, Joined, Member};

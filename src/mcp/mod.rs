@@ -19,7 +19,7 @@ mod sse;
 mod version;
 
 #[cfg(test)]
-mod random;
+pub(crate) mod random;
 
 pub use class::{Class, Evidence, Verb, classify};
 pub use envelope::{Envelope, Kind, request_id, same_id};

@@ -184,7 +184,7 @@ impl Core {
 
     /// Whether nothing is under way any more.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.connections.get() == 0 && self.errands.get() == 0
+        self.connections.get() == 0 && self.errands.get() == 0 && self.sharing.has_sent_all()
     }
 
     /// A random pause of up to `max`.

@@ -10,7 +10,7 @@
 //! - an owner that cannot be reached is not waited for: its askers share among themselves.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -41,8 +41,9 @@ struct State {
     abroad: AHashMap<FlightId, Abroad>,
     seats: Slab<Seat>,
     cache: Cache,
-    /// Messages that must not be lost and found a mailbox full.
-    outbox: VecDeque<(usize, PeerMessage)>,
+    /// Messages that must not be lost and found a mailbox full, by the worker they are for. Bounded by
+    /// the questions under way: a worker with messages waiting is asked nothing new.
+    outbox: BTreeMap<usize, VecDeque<PeerMessage>>,
     /// Asks no other worker: this one drains.
     alone: bool,
 }
@@ -99,7 +100,7 @@ impl Sharing {
             abroad: AHashMap::new(),
             seats: Slab::new(),
             cache: Cache::new(),
-            outbox: VecDeque::new(),
+            outbox: BTreeMap::new(),
             alone: false,
         };
         Self { me, peers, hasher, state: RefCell::new(state), scratch: RefCell::default() }
@@ -165,7 +166,10 @@ impl Sharing {
     /// Asks the question's owner who is to lead; `false` if that is for this worker to say.
     fn ask_owner(&self, state: &mut State, question: &Question, scope: Scope, epoch: u64, ticket: FlightId) -> bool {
         let owner = question.owner(self.peers.len());
-        if owner == self.me || state.alone || state.abroad.len() >= limits::PEER_TICKETS_MAX {
+        if owner == self.me || state.alone || state.outbox.contains_key(&owner) {
+            return false;
+        }
+        if state.abroad.len() >= limits::PEER_TICKETS_MAX {
             return false;
         }
         let ask = PeerMessage::Ask { from: self.me, ticket, question: question.clone(), scope, epoch };
@@ -231,24 +235,33 @@ impl Sharing {
         for (flight, member) in state.flights.members_of(worker, successor) {
             self.leave(state, flight, member);
         }
-        self.ask_again(state, |abroad| abroad.owner == worker);
-        // Who leads for it goes on, and lands here.
-        state.abroad.retain(|_, abroad| abroad.owner != worker);
+        self.withdraw(state, |abroad| abroad.owner == worker);
     }
 
-    /// From now on this worker's requests share among themselves only.
+    /// From now on this worker's requests share among themselves only. Who leads for others goes on.
     pub(super) fn stand_alone(&self) {
         let state = &mut *self.state.borrow_mut();
         state.alone = true;
-        self.ask_again(state, |_| true);
+        self.withdraw(state, |abroad| !abroad.leads);
     }
 
-    /// Ends the wait for some owners.
-    fn ask_again(&self, state: &mut State, of: impl Fn(&Abroad) -> bool) {
-        let waits = state.abroad.iter().filter(|(_, abroad)| !abroad.leads && of(abroad)).map(|(ticket, _)| *ticket);
-        for ticket in waits.collect::<Vec<_>>() {
-            state.abroad.remove(&ticket);
-            self.land(state, ticket, &Landing::Again, None);
+    /// Leaves the flights of some owners: who leads goes on and lands here, who waits asks again. An
+    /// owner that still lives, or has heard of a flight although it has just taken another's place, is
+    /// told: it must neither wait for who leads here, nor let a leader go on for who waits here.
+    fn withdraw(&self, state: &mut State, of: impl Fn(&Abroad) -> bool) {
+        let tickets = state.abroad.iter().filter(|(_, abroad)| of(abroad)).map(|(ticket, _)| *ticket);
+        let mut tickets: Vec<_> = tickets.collect();
+        tickets.sort_unstable();
+        for ticket in tickets {
+            let Some(Abroad { owner, leads, .. }) = state.abroad.remove(&ticket) else {
+                continue;
+            };
+            self.send(state, owner, PeerMessage::Leave { from: self.me, ticket });
+            if leads {
+                wake_leader(state, ticket);
+            } else {
+                self.land(state, ticket, &Landing::Again, None);
+            }
         }
     }
 
@@ -320,24 +333,32 @@ impl Sharing {
 
     /// Sends what must not be lost.
     fn send(&self, state: &mut State, worker: usize, message: PeerMessage) {
-        let undelivered = match state.outbox.is_empty() {
-            true => self.peers.send(worker, message),
+        let undelivered = match state.outbox.contains_key(&worker) {
             // Behind what waits already: messages of one flight keep their order.
-            false => Err(Undelivered::Full(message)),
+            true => Err(Undelivered::Full(message)),
+            false => self.peers.send(worker, message),
         };
         if let Err(Undelivered::Full(message)) = undelivered {
-            state.outbox.push_back((worker, message));
+            state.outbox.entry(worker).or_default().push_back(message);
         }
     }
 
-    /// Sends what waits to be sent.
+    /// Sends what waits to be sent. A worker that takes nothing holds up no other one's messages.
     pub(super) fn flush(&self) {
-        let state = &mut *self.state.borrow_mut();
-        while let Some((worker, message)) = state.outbox.pop_front() {
-            if let Err(Undelivered::Full(message)) = self.peers.send(worker, message) {
-                return state.outbox.push_front((worker, message));
+        self.state.borrow_mut().outbox.retain(|worker, messages| {
+            while let Some(message) = messages.pop_front() {
+                if let Err(Undelivered::Full(message)) = self.peers.send(*worker, message) {
+                    messages.push_front(message);
+                    return true;
+                }
             }
-        }
+            false
+        });
+    }
+
+    /// Whether every message has been sent that others wait for.
+    pub(super) fn has_sent_all(&self) -> bool {
+        self.state.borrow().outbox.is_empty()
     }
 }
 
@@ -445,3 +466,6 @@ impl Drop for Leading {
 
 /// An answer as it is kept and handed round.
 pub(super) type Answer = Arc<Shared>;
+
+#[cfg(test)]
+mod simulation;
