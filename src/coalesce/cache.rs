@@ -137,8 +137,8 @@ impl Cache {
         self.entries.as_ref().is_some_and(|entries| entries.peek(&key).is_some())
     }
 
-    /// Keeps an answer that an asker of `scope` got, or what is to be learnt of it.
-    pub fn keep(&mut self, question: &Question, scope: Scope, shared: &Arc<Shared>) {
+    /// Keeps an answer, or what is to be learnt of it.
+    pub fn keep(&mut self, question: &Question, shared: &Arc<Shared>) {
         let Some(entries) = &mut self.entries else {
             return;
         };
@@ -154,7 +154,7 @@ impl Cache {
             (CacheScope::Private, _) => {
                 entries.remove(&everybody);
                 if kept {
-                    entries.insert(Key { scope: Some(scope), ..everybody }, Entry::Kept(Arc::clone(shared)));
+                    entries.insert(Key { scope: Some(shared.asker), ..everybody }, Entry::Kept(Arc::clone(shared)));
                 }
             }
         }

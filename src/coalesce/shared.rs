@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Epochs, Slot};
+use super::{Epochs, Scope, Slot};
 use crate::mcp::{CacheScope, Reply};
 
 /// A backend's answer, complete, in the form that is served again.
@@ -22,6 +22,8 @@ pub struct Shared {
     pub reply: Reply,
     /// Whom it may go to, the operator's bound applied.
     pub scope: CacheScope,
+    /// By whose credentials it was fetched: a private one goes to these only.
+    pub asker: Scope,
     /// When it came.
     pub received: Instant,
     /// How long it may be served from then on; zero: to those who wait for it only.
@@ -104,6 +106,12 @@ impl Refresh {
 }
 
 impl Shared {
+    /// Whether an asker of this scope may have it.
+    #[must_use]
+    pub fn is_for(&self, scope: Scope) -> bool {
+        self.scope == CacheScope::Public || self.asker == scope
+    }
+
     /// What is left of the backend's `ttlMs` at `now`. Whoever is served takes it as beginning then:
     /// there is no counterpart of HTTP's `Age` (P-065).
     #[must_use]

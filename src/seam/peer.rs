@@ -21,7 +21,7 @@ pub enum Landing {
     Failed(ProxyError),
     /// An answer for the leader alone: too long, a stream, or none of others' business.
     Leader,
-    /// Ask again: the answer was for another scope.
+    /// Ask again: the answer was for another scope, or nobody will bring one.
     Again,
 }
 
@@ -68,7 +68,7 @@ pub enum PeerMessage {
     Landed {
         /// The asker's flight.
         ticket: FlightId,
-        /// How, for this asker.
+        /// How.
         landing: Landing,
     },
     /// From the owner to the leader: whether others wait beside it.

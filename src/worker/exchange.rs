@@ -206,7 +206,7 @@ impl<'a> Exchange<'a> {
         let landing = errand.landing(&fetched);
         match leading {
             Some(leading) => leading.land(&landing),
-            None => self.core.sharing.keep(&asking.question, asking.scope, &landing),
+            None => self.core.sharing.keep(&asking.question, &landing),
         }
         match fetched {
             Err(error) => self.stand_in(asking, stand_in, error, record).await,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::answer::{HeadTerms, await_answer, end_of, write_upstream};
 use super::core::{Core, Heads, head_limits};
 use crate::clock::{self, Tick};
-use crate::coalesce::{Refresh, Shared, Validity};
+use crate::coalesce::{Refresh, Scope, Shared, Validity};
 use crate::config::model::{self, CacheScopeMax, Limits};
 use crate::error::ProxyError;
 use crate::http::{self, BodyDecoder, Buffer, Target};
@@ -43,6 +43,8 @@ pub(super) struct Terms {
     pub(super) validity: Validity,
     /// An error to a request for a page may be one of its cursor.
     pub(super) has_cursor: bool,
+    /// Whose credentials it carries.
+    pub(super) asker: Scope,
 }
 
 /// An answer whose head has come, and as much of its body as was worth waiting for.
@@ -208,6 +210,7 @@ impl Fetched {
             body: body.as_slice().into(),
             reply,
             scope: if is_public { CacheScope::Public } else { CacheScope::Private },
+            asker: terms.asker,
             received: self.answered,
             ttl,
             stale_if_error: grace(cache.stale_if_error),

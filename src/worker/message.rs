@@ -185,6 +185,7 @@ impl Exchange<'_> {
                 era: Era::of(way.modern),
                 validity: Validity::begin(&way.cluster.epochs, Slot::of(message.method, uri)),
                 has_cursor: message.cursor(body).is_some(),
+                asker: scope,
             }),
         })
     }

@@ -23,7 +23,6 @@ use crate::coalesce::{
     Cache, Departure, FlightId, Flights, Found, Joined, Member, Question, QuestionBuilder, Scope, Shared,
 };
 use crate::limits;
-use crate::mcp::CacheScope;
 use crate::seam::{Landing, PeerMessage, Peers, Undelivered};
 
 /// All sharing of one worker.
@@ -137,9 +136,9 @@ impl Sharing {
     }
 
     /// Keeps an answer that was fetched for one asker.
-    pub(super) fn keep(&self, question: &Question, scope: Scope, landing: &Landing) {
+    pub(super) fn keep(&self, question: &Question, landing: &Landing) {
         if let Landing::Answer(shared) = landing {
-            self.state.borrow_mut().cache.keep(question, scope, shared);
+            self.state.borrow_mut().cache.keep(question, shared);
         }
     }
 
@@ -295,22 +294,18 @@ impl Sharing {
         let Some((question, crew)) = state.flights.land(flight) else {
             return;
         };
-        // The first of a crew led, or asked the owner for all.
-        let Some((_, scope_of_answer)) = crew.first().copied() else {
-            return;
-        };
         if let Landing::Answer(shared) = landing {
-            state.cache.keep(&question, scope_of_answer, shared);
+            state.cache.keep(&question, shared);
         }
         for (member, scope) in crew {
             if Some(member) == by {
                 continue;
             }
-            let landing = for_scope(landing, scope == scope_of_answer);
             match member {
-                Member::Seat(seat) => tell(state, seat, Told::Landed(landing)),
+                Member::Seat(seat) => tell(state, seat, Told::Landed(for_scope(landing, scope))),
+                // It has a crew of its own, and learns from the answer as we do.
                 Member::Peer { worker, ticket } => {
-                    self.send(state, worker, PeerMessage::Landed { ticket, landing });
+                    self.send(state, worker, PeerMessage::Landed { ticket, landing: landing.clone() });
                 }
             }
         }
@@ -339,10 +334,11 @@ impl Sharing {
     }
 }
 
-/// What an asker is told of a landing. A private answer is for its own scope.
-fn for_scope(landing: &Landing, same_scope: bool) -> Landing {
+/// What an asker is told of a landing. A private answer is for the scope it was fetched for, whoever
+/// of a crew was first: who led may have left, and the next be somebody else.
+fn for_scope(landing: &Landing, scope: Scope) -> Landing {
     match landing {
-        Landing::Answer(shared) if shared.scope == CacheScope::Private && !same_scope => Landing::Again,
+        Landing::Answer(shared) if !shared.is_for(scope) => Landing::Again,
         landing => landing.clone(),
     }
 }
