@@ -253,17 +253,21 @@ impl Sharing {
             Member::Seat(seat) => tell(state, seat, Told::Lead),
             Member::Peer { worker, ticket } => {
                 self.send(state, worker, PeerMessage::Lead { owner: self.me, ticket });
-                self.tell_audience(state, flight);
+                if state.flights.followers(flight) > 0 {
+                    self.send(state, worker, PeerMessage::Audience { ticket, waits: true });
+                }
             }
         }
     }
 
-    /// Tells a leader elsewhere whether somebody waits beside it.
+    /// Tells a leader elsewhere whether somebody waits beside it, when that has just changed: of a
+    /// herd only the first is news.
     fn tell_audience(&self, state: &mut State, flight: FlightId) {
-        if let Some(Member::Peer { worker, ticket }) = state.flights.leader(flight) {
-            let waits = state.flights.followers(flight) > 0;
-            // Lost, it costs a second exchange if that leader's client leaves.
-            let _ = self.peers.send(worker, PeerMessage::Audience { ticket, waits });
+        let followers = state.flights.followers(flight);
+        if let Some(Member::Peer { worker, ticket }) = state.flights.leader(flight)
+            && followers <= 1
+        {
+            self.send(state, worker, PeerMessage::Audience { ticket, waits: followers == 1 });
         }
     }
 
