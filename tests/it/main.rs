@@ -4,6 +4,7 @@
 //! they run on; `scripts/test` runs them on 1, 2 and 4 workers and on both drivers.
 
 mod admin;
+mod coalescing;
 mod config;
 mod deadlines;
 mod differential;
@@ -20,7 +21,6 @@ mod response_framing;
 mod retry;
 mod routing;
 mod sessions;
-mod sharing;
 mod streaming;
 mod support;
 mod workers;

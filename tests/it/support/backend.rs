@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::PATIENCE;
-use super::places::Reserved;
+use super::places::{BlackHole, Reserved};
 
 /// A scripted backend on a port of its own; dropped, it stops accepting.
 pub(crate) struct Backend {
@@ -64,6 +64,11 @@ impl Backend {
 
     /// Comes up at an address that refused connections so far.
     pub(crate) fn at(place: Reserved, script: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
+        Self::over(place.listen(), script)
+    }
+
+    /// Comes up at an address where connecting hung so far.
+    pub(crate) fn in_place_of(place: BlackHole, script: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
         Self::over(place.listen(), script)
     }
 

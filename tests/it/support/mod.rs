@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod mcp;
 pub(crate) mod places;
 pub(crate) mod process;
 pub(crate) mod proxy;
