@@ -9,11 +9,14 @@ mod config;
 mod deadlines;
 mod differential;
 mod drain;
+mod envelope;
 mod hangup;
 mod layout;
 mod limits;
 mod pool;
 mod process;
+#[path = "../../src/mcp/random.rs"]
+mod random;
 mod relay;
 mod reload;
 mod request_framing;
