@@ -4,15 +4,18 @@
 //! they run on; `scripts/test` runs them on 1, 2 and 4 workers and on both drivers.
 
 mod admin;
+mod cache;
 mod coalescing;
 mod config;
 mod deadlines;
 mod differential;
 mod drain;
 mod envelope;
+mod eras;
 mod hangup;
 mod layout;
 mod limits;
+mod modes;
 mod pool;
 mod process;
 #[path = "../../src/mcp/random.rs"]
