@@ -83,7 +83,9 @@ impl FieldKind {
     /// Whether a field of this kind says what the sender wants: it is part of what is asked.
     #[must_use]
     pub fn describes(self) -> bool {
-        matches!(self, Self::Other | Self::Accept | Self::ContentType)
+        // A backend may make its URLs of what somebody in front says was asked for.
+        let names_us = matches!(self, Self::XForwardedProto | Self::XForwardedHost);
+        names_us || matches!(self, Self::Other | Self::Accept | Self::ContentType)
     }
 
     /// Of a field's name, in any letter case.
