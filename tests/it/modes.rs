@@ -100,9 +100,6 @@ fn p_030_a_stream_route_relays_whatever_it_is() {
     for (name, fields, body) in rows {
         passes(&mut client, name, &fields, body);
     }
-    // Nor is it read to be shared, whatever it says.
-    let before = backend.requests();
-    assert_eq!(before, 0, "it reads no requests as messages");
     // What it is offered is what the client said.
     let seen = Backend::always(json("{}"));
     let proxy = in_mode(&seen, "stream").start();
@@ -217,7 +214,7 @@ fn told_of_heads() -> (Backend, crossbeam_channel::Receiver<&'static str>) {
     let backend = Backend::scripted(move |exchange| {
         while let Some(head) = exchange.head() {
             let _ = tell.send("head");
-            let length = field_of(&head, "Content-Length").parse().unwrap();
+            let length = field_of(&head, "Content-Length").parse().unwrap_or(0);
             if exchange.exactly(length).is_none() {
                 return;
             }
