@@ -123,7 +123,9 @@ pub fn request_id(bytes: &[u8]) {
     assert!(bytes.windows(id.len()).any(|window| window == id));
     assert!(id.starts_with(b"\"") && id.ends_with(b"\"") || id.iter().all(|byte| b"-0123456789".contains(byte)));
     let error = ringway::mcp::error_body(Some(&id), -32600, "m");
-    assert_eq!(ringway::mcp::request_id(&error), Some(id), "our errors carry it back");
+    let reply = ringway::mcp::Reply::parse(&error).expect("our errors are responses");
+    assert_eq!(reply.id(&error), Some(&*id), "our errors carry it back");
+    assert_eq!(ringway::mcp::request_id(&error), None, "and are no requests");
 }
 
 /// That giving ever more of the input leads to the verdict on the whole, and never back. A limit may

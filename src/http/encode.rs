@@ -105,12 +105,13 @@ pub enum AcceptField {
 
 const ACCEPT_LINE: &[u8] = b"Accept: application/json, text/event-stream\r\n";
 
-/// Whether a list of media ranges has both that an answer may come in.
+/// Whether a list of media ranges names both that an answer may come in. `*/*` names neither: servers
+/// look for the names.
 fn is_complete_accept(value: &[u8]) -> bool {
     let has = |wanted: &[u8]| {
         value.split(|byte| *byte == b',').any(|range| {
             let name = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            name.eq_ignore_ascii_case(wanted) || name == b"*/*"
+            name.eq_ignore_ascii_case(wanted)
         })
     };
     has(b"application/json") && has(b"text/event-stream")

@@ -89,22 +89,15 @@ impl FieldKind {
     /// Whether a field of this kind says what the sender wants: it is part of what is asked.
     #[must_use]
     pub fn describes(self) -> bool {
-        matches!(self, Self::Other | Self::Accept | Self::Origin | Self::ContentType)
+        // A backend may make its URLs of what somebody in front says was asked for.
+        let names_us = matches!(self, Self::XForwardedProto | Self::XForwardedHost);
+        names_us || matches!(self, Self::Other | Self::Accept | Self::Origin | Self::ContentType)
     }
 
     /// Whether it is no part of what is asked, though a backend gets to see it: who shares an answer may
     /// differ in it.
     pub(super) fn is_neutral(self) -> bool {
-        matches!(
-            self,
-            Self::Neutral
-                | Self::TraceParent
-                | Self::TraceState
-                | Self::XForwardedFor
-                | Self::XForwardedProto
-                | Self::XForwardedHost
-                | Self::Forwarded
-        )
+        matches!(self, Self::Neutral | Self::TraceParent | Self::TraceState | Self::XForwardedFor | Self::Forwarded)
     }
 
     /// Of a field's name, in any letter case.

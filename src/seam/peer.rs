@@ -21,7 +21,7 @@ pub enum Landing {
     Failed(ProxyError),
     /// An answer for the leader alone: too long, a stream, or none of others' business.
     Leader,
-    /// Ask again: the answer was for another scope.
+    /// Ask again: the answer was for another scope, or nobody will bring one.
     Again,
 }
 

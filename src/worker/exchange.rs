@@ -522,8 +522,14 @@ impl<'a> Exchange<'a> {
         // A body that was streamed is gone, and its id and the head's text with it.
         let at_hand = self.body.raw_end > 0;
         let id = (at_hand && self.body.is_whole()).then(|| mcp::request_id(&bytes[self.body.prefix.clone()])).flatten();
-        let allow = (error == ProxyError::MethodNotAllowed)
-            .then(|| self.snapshot.routes.allowed(head.host(bytes), head.path(bytes)).join(", "));
+        let allow = match error {
+            ProxyError::MethodNotAllowed => {
+                Some(self.snapshot.routes.allowed(head.host(bytes), head.path(bytes)).join(", "))
+            }
+            // An endpoint without sessions takes messages only.
+            ProxyError::Mcp(McpError::HttpMethod) => Some("POST".to_owned()),
+            _ => None,
+        };
         let mut answer = Vec::new();
         let refusal = respond::Refusal {
             error,

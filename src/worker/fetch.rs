@@ -202,7 +202,9 @@ impl Fetched {
             }
             _ => return None,
         };
-        let is_public = reply.scope == CacheScope::Public && cache.scope_max == CacheScopeMax::Public;
+        // The older revisions have no such hints: what looks like one says nothing (P-071).
+        let is_public =
+            terms.era == Era::Modern && reply.scope == CacheScope::Public && cache.scope_max == CacheScopeMax::Public;
         let grace = |grace: Duration| if ttl.is_zero() { Duration::ZERO } else { grace };
         Some(Shared {
             status: answer.status,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::unbounded;
+use ringway::control::Exit;
 use ringway::server::Hooks;
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ use crate::support::mcp::{
     Ask, NO_CACHE, answer, answer_with, answers, error, field_of, gated, gated_of, herd, id_of, reader, reader_with,
     result, server, told,
 };
-use crate::support::{Backend, BlackHole, Client, Gate, Proxy, TempFile, eventually, json};
+use crate::support::{Backend, BlackHole, Client, Gate, Proxy, TempFile, eventually, json, refuses};
 
 const PRIVATE: &str = r#""ttlMs":0,"cacheScope":"private""#;
 const PUBLIC: &str = r#""ttlMs":0,"cacheScope":"public""#;
@@ -276,6 +277,24 @@ fn p_074_followers_are_served_when_the_leader_leaves_while_connecting() {
 }
 
 #[test]
+fn p_074_followers_ask_themselves_when_the_leader_has_left_and_the_answer_was_its_own() {
+    let gate = Gate::new();
+    let backend = gated(&gate, |request| answer_with(403, "", &error(request, -32600)));
+    let proxy = sharing(&backend);
+    let leader = proxy.asks(&Ask::list());
+    backend.next_request();
+    let asks = herd(&Ask::list(), 5);
+    let mut clients = proxy.ask_together(&asks);
+    drop(leader);
+    proxy.has_in_flight(5);
+    gate.open_for(1 + 5);
+    for response in answers(&mut clients, &asks) {
+        assert_eq!(response.status, 403);
+    }
+    assert_eq!(backend.requests(), 1 + 5);
+}
+
+#[test]
 fn p_074_the_backend_sees_the_end_when_the_last_one_leaves() {
     let (tell, heard) = unbounded();
     let backend = Backend::scripted(move |exchange| exchange.tell_end(&tell));
@@ -385,7 +404,7 @@ fn p_072_an_error_is_shared_by_its_credential() {
 /// Asserts that a failure of the backend is told to all who wait for it.
 fn all_are_told(proxy: &Proxy, status: u16, fail: impl FnOnce()) {
     let asks = herd(&Ask::list(), 20);
-    let mut clients = proxy.ask_together(&asks);
+    let mut clients: Vec<Client> = asks.iter().map(|ask| proxy.asks(ask)).collect();
     fail();
     for response in answers(&mut clients, &asks) {
         assert_eq!((response.status, &response.message()["error"]["code"]), (status, &Value::from(-32603)));
@@ -402,7 +421,11 @@ fn a_backend_that_closes_is_told_to_all_and_asked_once() {
         exchange.request();
         closing.pass();
     });
-    all_are_told(&sharing(&backend), 502, || gate.open());
+    let proxy = sharing(&backend);
+    all_are_told(&proxy, 502, || {
+        proxy.has_in_flight(20);
+        gate.open();
+    });
     assert_eq!(backend.requests(), 1);
 }
 
@@ -412,14 +435,14 @@ fn a_backend_that_is_silent_is_told_to_all_and_asked_once() {
         exchange.request();
         exchange.wait_for_end();
     });
-    all_are_told(&reader_with(&backend, &format!("first_byte_timeout_ms = 2000\n{NO_CACHE}")).start(), 504, || ());
+    all_are_told(&reader_with(&backend, &format!("first_byte_timeout_ms = 5000\n{NO_CACHE}")).start(), 504, || ());
     assert_eq!(backend.requests(), 1);
 }
 
 #[test]
 fn a_backend_that_cannot_be_reached_is_told_to_all() {
     let place = BlackHole::new();
-    let proxy = Proxy::builder().reads_messages().backend_with("b", &[place.address], "connect_timeout_ms = 2000");
+    let proxy = Proxy::builder().reads_messages().backend_with("b", &[place.address], "connect_timeout_ms = 5000");
     all_are_told(&proxy.start(), 504, || ());
 }
 
@@ -605,6 +628,25 @@ fn p_070_every_header_but_the_neutral_ones_is_part_of_what_is_asked() {
 }
 
 #[test]
+fn p_070_what_a_trusted_proxy_says_was_asked_for_is_part_of_what_is_asked() {
+    let gate = Gate::new();
+    let backend = gated(&gate, |request| {
+        let url = format!("{}://{}", field_of(request, "X-Forwarded-Proto"), field_of(request, "X-Forwarded-Host"));
+        json(&result(request, &format!(r#""url":"{url}","ttlMs":3600000,"cacheScope":"public""#)))
+    });
+    let proxy = reader(&backend).server("trusted_hops = 1").start();
+    let of = |proto: &str, host: &str| {
+        Ask::list().field(&format!("X-Forwarded-Proto: {proto}")).field(&format!("X-Forwarded-Host: {host}"))
+    };
+    let urls = [("https", "one"), ("http", "one"), ("https", "two")];
+    let asks: Vec<Ask> = (0..12).map(|id| of(urls[id % 3].0, urls[id % 3].1).id(id)).collect();
+    for (id, response) in together(&proxy, &gate, &asks, 3).iter().enumerate() {
+        let (proto, host) = urls[id % 3];
+        assert_eq!(response.message()["result"]["url"], format!("{proto}://{host}"));
+    }
+}
+
+#[test]
 fn p_061_every_credential_is_part_of_who_asks() {
     let with = |line: &str| Ask::list().field(line);
     let gate = Gate::new();
@@ -746,6 +788,42 @@ fn p_119_a_flight_lands_where_it_began_when_the_configuration_changes() {
     proxy.comes_to_rest();
 }
 
+/// A backend that answers nobody until it is let, and then everybody.
+fn held() -> (Backend, Arc<AtomicBool>) {
+    let released = Arc::new(AtomicBool::new(false));
+    let release = Arc::clone(&released);
+    let backend = server(move |request| {
+        eventually("the test lets the backend answer", || released.load(Ordering::SeqCst));
+        json(&result(request, PRIVATE))
+    });
+    (backend, release)
+}
+
+/// Six questions, ten askers each: owners and leaders differ.
+fn six_questions() -> Vec<Ask> {
+    (0..60).map(|id| Ask::list().id(id).param(&format!(r#""cursor":"{}""#, id % 6))).collect()
+}
+
+/// Workers that drain ask each other no more: who waited for another worker asks again by itself.
+#[test]
+fn a_drain_lets_every_flight_land() {
+    let (backend, release) = held();
+    let mut proxy = reader_with(&backend, NO_CACHE).workers(2).start();
+    let asks = six_questions();
+    let mut clients = proxy.ask_together(&asks);
+    (0..6).for_each(|_| drop(backend.next_request()));
+    let (operator, address) = (proxy.operator(), proxy.address());
+    proxy.server().control.stop();
+    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    eventually("nobody listens any more", || refuses(address));
+    release.store(true, Ordering::SeqCst);
+    for response in answers(&mut clients, &asks) {
+        assert_eq!((response.status, response.field("connection")), (200, Some("close")));
+    }
+    assert!(matches!(proxy.server().wait(), Ok(Exit::Clean)));
+    assert!((6..=12).contains(&backend.requests()), "{} for two workers", backend.requests());
+}
+
 static FALL: AtomicBool = AtomicBool::new(false);
 
 fn fall_once() {
@@ -756,17 +834,10 @@ fn fall_once() {
 /// who are left get an answer.
 #[test]
 fn a_worker_that_dies_leaves_nobody_waiting() {
-    let released = Arc::new(AtomicBool::new(false));
-    let release = Arc::clone(&released);
-    let backend = server(move |request| {
-        eventually("the test lets the backend answer", || released.load(Ordering::SeqCst));
-        json(&result(request, PRIVATE))
-    });
+    let (backend, release) = held();
     let proxy =
         reader_with(&backend, NO_CACHE).workers(3).hooks(Hooks { tick: Some(fall_once), ..Hooks::default() }).start();
-    // Several questions: their owners and leaders differ.
-    let pages = (0..60).map(|id| Ask::list().id(id).param(&format!(r#""cursor":"{}""#, id % 6)));
-    let asks: Vec<Ask> = pages.collect();
+    let asks = six_questions();
     let clients = proxy.ask_together(&asks);
     (0..6).for_each(|_| drop(backend.next_request()));
     FALL.store(true, Ordering::SeqCst);

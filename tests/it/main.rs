@@ -6,17 +6,23 @@
 mod access;
 mod admin;
 mod answers;
+mod cache;
 mod coalescing;
 mod config;
 mod deadlines;
 mod differential;
 mod drain;
+mod envelope;
+mod eras;
 mod gate;
 mod hangup;
 mod layout;
 mod limits;
+mod modes;
 mod pool;
 mod process;
+#[path = "../../src/mcp/random.rs"]
+mod random;
 mod relay;
 mod reload;
 mod request_framing;
