@@ -14,7 +14,9 @@ mod bell;
 mod fleet;
 mod gather;
 mod handle;
+mod handover;
 pub mod log;
+mod notify;
 mod process;
 mod prometheus;
 mod reload;
@@ -42,6 +44,8 @@ use crate::seam::{Command, Snapshot, SnapshotCell};
 
 pub use fleet::{BoundListener, Fleet};
 pub use handle::{ControlHandle, Inbox, channel};
+pub use handover::{Handed, HandedSocket, Place, Plane, Predecessor, Program};
+pub use notify::Notifier;
 pub use reload::Outcome;
 pub use resolve::{Addresses, Resolver};
 pub use signal::Signals;
@@ -89,6 +93,8 @@ pub struct ControlParts {
     pub resolver: Resolver,
     /// The running workers.
     pub fleet: Box<dyn Fleet>,
+    /// Bound for them, to be accepted from as soon as all else is set up.
+    pub listeners: Vec<BoundListener>,
     /// The bound admin listener, if the configuration names one.
     pub admin: Option<TcpListener>,
     /// Both ends of [`channel`]: control gives itself orders too.
@@ -97,6 +103,14 @@ pub struct ControlParts {
     pub signals: Option<Signals>,
     /// Log lines lost so far, if the log counts them.
     pub lost_log_lines: Option<log::LostLines>,
+    /// How to start a successor. Absent where the proxy runs inside another program.
+    pub program: Option<Program>,
+    /// The process to take over from.
+    pub predecessor: Option<Predecessor>,
+    /// Hears how we are.
+    pub notifier: Notifier,
+    /// For a test: called whenever ended workers are looked for.
+    pub tick: Option<fn()>,
 }
 
 /// Runs the control thread until a drain has ended.
@@ -115,6 +129,10 @@ async fn serve(parts: ControlParts) -> io::Result<Exit> {
         cell: parts.cell,
         handle: parts.orders.0,
         lost_log_lines: parts.lost_log_lines,
+        program: parts.program,
+        notifier: parts.notifier,
+        admin: parts.admin,
+        tick: parts.tick,
         started: clock::wall(),
         config: RefCell::new(Rc::new(parts.config)),
         resolver: RefCell::new(parts.resolver),
@@ -123,24 +141,62 @@ async fn serve(parts: ControlParts) -> io::Result<Exit> {
         counters: Cell::new(Counters::default()),
         changing: Cell::new(false),
         draining: Cell::new(false),
+        handed_over: Cell::new(false),
         tasks: Tasks::default(),
     });
     if let Some(signals) = parts.signals {
         signal::watch(&control, signals)?;
     }
-    if let Some(listener) = parts.admin {
-        admin::listen(&control, listener)?;
+    if let Some(listener) = &control.admin {
+        admin::listen(&control, listener.try_clone()?)?;
     }
     control.tasks.spawn(resolve::keep_fresh(Rc::clone(&control)));
     control.tasks.spawn(supervise(Rc::clone(&control)));
+    control.tasks.spawn(notify::feed_watchdog(Rc::clone(&control)));
+    begin(&control, parts.listeners, parts.predecessor.as_ref())?;
     let main = async {
-        until_stop(&control, &mut orders).await?;
-        Ok(drain(&control, &orders).await)
+        let ending = until_stop(&control, &mut orders).await?;
+        Ok(drain(&control, &orders, ending).await)
     };
     control.tasks.run_beside(main).await
 }
 
-async fn until_stop(control: &Rc<Control>, orders: &mut Orders) -> io::Result<()> {
+/// Accepts connections; everything that could fail is behind us. Blocks while a predecessor hands
+/// over: nothing else runs here yet.
+fn begin(control: &Control, listeners: Vec<BoundListener>, predecessor: Option<&Predecessor>) -> io::Result<()> {
+    if let Some(predecessor) = predecessor {
+        predecessor.ask()?;
+    }
+    let workers = {
+        let mut fleet = control.fleet.borrow_mut();
+        fleet.adopt(listeners)?;
+        fleet.workers().len()
+    };
+    let admin = control.admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    info!(
+        workers,
+        io_driver = control.fleet.borrow().io_driver(),
+        admin = admin.map(|address| address.to_string()),
+        pid = std::process::id(),
+        "serving"
+    );
+    if let Some(predecessor) = predecessor {
+        predecessor.tell_serving();
+    }
+    control.notifier.tell_ready();
+    Ok(())
+}
+
+/// Why the workers are to finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Told to.
+    Stop,
+    /// A successor serves.
+    HandedOver,
+}
+
+async fn until_stop(control: &Rc<Control>, orders: &mut Orders) -> io::Result<Ending> {
     loop {
         match orders.next().await? {
             Order::Reload(reply) => {
@@ -150,18 +206,31 @@ async fn until_stop(control: &Rc<Control>, orders: &mut Orders) -> io::Result<()
                     let _ = reply.send(reload::run(&shared).await);
                 });
             }
-            Order::Stop => return Ok(()),
+            Order::Stop => return Ok(Ending::Stop),
+            Order::HandedOver => return Ok(Ending::HandedOver),
         }
     }
 }
 
 /// Lets the workers finish, but not for ever. Nothing is published or restarted any more.
-async fn drain(control: &Control, orders: &Orders) -> Exit {
+async fn drain(control: &Control, orders: &Orders, ending: Ending) -> Exit {
     control.draining.set(true);
     let timeout = control.config().server.drain_timeout;
     info!(timeout_ms = timeout.as_millis() as u64, "draining");
     control.fleet.borrow_mut().release_all();
-    control.command_all(|| Command::Drain(timeout));
+    // A service manager that stops us after a hand-over tells all processes: that is not yet to end at once.
+    let mut stops_left = match ending {
+        Ending::Stop => {
+            control.notifier.tell("STOPPING=1");
+            control.command_all(|| Command::Drain(timeout));
+            1
+        }
+        Ending::HandedOver => {
+            control.handed_over.set(true);
+            control.command_all(|| Command::HandOver(timeout));
+            2
+        }
+    };
     let deadline = clock::now() + timeout + DRAIN_GRACE;
     loop {
         if control.fleet.borrow_mut().drained() {
@@ -174,9 +243,13 @@ async fn drain(control: &Control, orders: &Orders) -> Exit {
         }
         match orders.take() {
             Some(Order::Stop) => {
-                warn!("told twice to stop: ending at once");
-                return Exit::AtOnce;
+                stops_left -= 1;
+                if stops_left == 0 {
+                    warn!("told twice to stop: ending at once");
+                    return Exit::AtOnce;
+                }
             }
+            Some(Order::HandedOver) => {}
             Some(Order::Reload(reply)) => {
                 let _ = reply.send(Outcome::Draining);
             }
@@ -187,6 +260,9 @@ async fn drain(control: &Control, orders: &Orders) -> Exit {
 
 async fn supervise(control: Rc<Control>) {
     while !control.draining.get() {
+        if let Some(tick) = control.tick {
+            tick();
+        }
         for worker in control.fleet.borrow_mut().supervise() {
             error!(worker, "a worker ended and was started again");
             control.ledger.borrow_mut().retire(worker);
@@ -202,6 +278,10 @@ struct Control {
     cell: Arc<SnapshotCell>,
     handle: ControlHandle,
     lost_log_lines: Option<log::LostLines>,
+    program: Option<Program>,
+    notifier: Notifier,
+    admin: Option<TcpListener>,
+    tick: Option<fn()>,
     /// Wall clock at the start, since the Unix epoch.
     started: Duration,
     config: RefCell<Rc<Config>>,
@@ -211,6 +291,8 @@ struct Control {
     counters: Cell<Counters>,
     changing: Cell<bool>,
     draining: Cell<bool>,
+    /// A successor serves, and answers operators too.
+    handed_over: Cell<bool>,
     tasks: Tasks,
 }
 
@@ -221,6 +303,8 @@ struct Counters {
     reloads_failed: u64,
     last_reload_failed: bool,
     worker_restarts: u64,
+    handovers_ok: u64,
+    handovers_failed: u64,
 }
 
 impl Control {

@@ -162,6 +162,9 @@ fn configuration(page: &mut Page, scrape: &Scrape<'_>) {
         "Whether the last reload succeeded; 1 before the first.",
         u8::from(!scrape.counters.last_reload_failed),
     );
+    page.family("ringway_handovers_total", Kind::Counter, "Attempts to hand over to a new process.");
+    page.sample(&[("result", "ok")], scrape.counters.handovers_ok);
+    page.sample(&[("result", "failed")], scrape.counters.handovers_failed);
 }
 
 fn process(page: &mut Page, scrape: &Scrape<'_>) {

@@ -32,6 +32,10 @@ pub enum Outcome {
 /// Reloads, counts it and logs what came of it.
 pub(super) async fn run(control: &Control) -> Outcome {
     let _turn = control.turn().await;
+    let is_serving = !control.draining.get();
+    if is_serving {
+        control.notifier.tell_reloading();
+    }
     let outcome = match &control.source {
         Source::File(path) => attempt(control, path).await,
         Source::Fixed => Outcome::NothingToReload,
@@ -58,6 +62,9 @@ pub(super) async fn run(control: &Control) -> Outcome {
             info!("nothing to reload: the embedded configuration is in force")
         }
         Outcome::Draining => warn!("not reloaded: draining"),
+    }
+    if is_serving && !control.draining.get() {
+        control.notifier.tell_ready();
     }
     outcome
 }
@@ -101,8 +108,8 @@ async fn attempt(control: &Control, path: &Path) -> Outcome {
     resolve::adopt(control, known);
     control.publish(Rc::new(new), snapshot);
     let mut fleet = control.fleet.borrow_mut();
-    for listener in bound {
-        fleet.adopt(listener);
+    if let Err(error) = fleet.adopt(bound) {
+        error!(%error, "workers do not accept at the new addresses");
     }
     for address in listen.removed {
         fleet.release(address);

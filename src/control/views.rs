@@ -31,12 +31,22 @@ pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value
 }
 
 fn server_keys(server: &Server) -> Value {
-    let Server { listen, workers, io_driver, drain_timeout, public_url, trusted_hops, resolve_interval } = server;
+    let Server {
+        listen,
+        workers,
+        io_driver,
+        drain_timeout,
+        handover_timeout,
+        public_url,
+        trusted_hops,
+        resolve_interval,
+    } = server;
     json!({
         "listen": listen,
         "workers": workers,
         "io_driver": io_driver.name(),
         "drain_timeout_ms": drain_timeout.as_millis(),
+        "handover_timeout_ms": handover_timeout.as_millis(),
         "public_url": public_url,
         "trusted_hops": trusted_hops,
         "resolve_interval_ms": resolve_interval.as_millis(),

@@ -26,6 +26,6 @@ pub use headers::{Mirrored, Role, decode_sentinel, encode_sentinel};
 pub use json::Span;
 pub use method::{MethodLabel, NameField};
 pub use reply::{CacheScope, Outcome, Reply};
-pub use session::{Binding, Session, SessionKeys, binding_of};
+pub use session::{Binding, RandomSecret, Session, SessionKeys, binding_of};
 pub use sse::{Boundaries, Event, EventReader};
 pub use version::{Era, ProtocolVersion};

@@ -8,6 +8,7 @@ mod command;
 mod snapshot;
 mod stats;
 
+pub use crate::mcp::{RandomSecret, SessionKeys};
 pub use command::{Command, Mailbox, WorkerHandle, mailbox};
 pub use snapshot::{BuildError, Label, Names, Snapshot, SnapshotCell};
 pub use stats::{EndpointStats, Latency, Series, StatusClass, WorkerStats};

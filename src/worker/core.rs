@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use arc_swap::Cache;
 
-use crate::clock;
+use crate::clock::{self, Tick};
 use crate::config::model::Limits;
 use crate::error::{ProxyError, Refusal};
 use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead};
@@ -37,6 +37,8 @@ pub(super) struct Core {
     pub(super) draining: Cell<bool>,
     pub(super) connections: Cell<usize>,
     pub(super) hooks: Hooks,
+    /// While draining: from this tick on, connections between two requests end.
+    idle_until: Cell<Tick>,
     exchanges: Rc<Cell<usize>>,
     streams: Rc<Cell<usize>>,
     per_ip: RefCell<AHashMap<IpAddr, usize>>,
@@ -94,6 +96,7 @@ impl Core {
             draining: Cell::new(false),
             connections: Cell::new(0),
             hooks,
+            idle_until: Cell::default(),
             exchanges: Rc::default(),
             streams: Rc::default(),
             per_ip: RefCell::default(),
@@ -124,6 +127,19 @@ impl Core {
         nonce[..16].copy_from_slice(prefix);
         nonce[16..].copy_from_slice(&count.get().to_be_bytes());
         nonce
+    }
+
+    /// From now on every answer is its connection's last. A connection between two requests has
+    /// `idle_wait` to bring one.
+    pub(super) fn begin_drain(&self, idle_wait: Duration) {
+        let now = self.deadlines.now();
+        self.idle_until.set(if idle_wait.is_zero() { now } else { now.after(idle_wait) });
+        self.draining.set(true);
+    }
+
+    /// Whether connections between two requests end.
+    pub(super) fn ends_idle(&self) -> bool {
+        self.draining.get() && self.deadlines.now() >= self.idle_until.get()
     }
 
     /// Time since the worker started.

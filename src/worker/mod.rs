@@ -76,13 +76,21 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
                         }
                     }
                 }
-                Command::Unlisten(addresses) => addresses.iter().for_each(|address| acceptors.remove(*address)),
+                Command::Unlisten(addresses) => {
+                    addresses.iter().for_each(|address| acceptors.remove(*address, Queue::Take));
+                }
                 // A scrape that gave up waiting has dropped its end.
                 Command::Stats(reply) => drop(reply.send(core.report())),
                 // Beside the mail: what a worker counts can be asked for to its end.
                 Command::Drain(timeout) => {
-                    core.draining.set(true);
-                    drain = Some(monoio::spawn(drained(Rc::clone(&core), acceptors.remove_all(), timeout)));
+                    core.begin_drain(Duration::ZERO);
+                    let listeners = acceptors.remove_all(Queue::Take);
+                    drain = Some(monoio::spawn(drained(Rc::clone(&core), listeners, timeout)));
+                }
+                Command::HandOver(timeout) => {
+                    core.begin_drain(LAST_REQUEST_WAIT);
+                    let listeners = acceptors.remove_all(Queue::Leave);
+                    drain = Some(monoio::spawn(drained(Rc::clone(&core), listeners, timeout)));
                 }
             }
         }
@@ -143,7 +151,9 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
     core.upstreams.clear();
     let end = core.deadlines.now().after(timeout);
     loop {
-        core.deadlines.end_idle();
+        if core.ends_idle() {
+            core.deadlines.end_idle();
+        }
         let is_over = core.connections.get() == 0 && listeners.iter().all(|listener| listener.strong_count() == 0);
         // Also when it is over: the runtime closes descriptors a turn late and, ended, not at all. A
         // listening socket left open would go on taking connections that nobody accepts.
@@ -157,10 +167,23 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
 /// Between looks at a drain's progress.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
-/// The accepting tasks by address.
+/// After a hand-over, how long a connection between two requests may still bring one, whose answer
+/// then says that it is the last. To end it at once could cross with a request on its way.
+const LAST_REQUEST_WAIT: Duration = Duration::from_secs(2);
+
+/// The accepting tasks by address; there are several for one that came with more sockets than workers.
 struct Acceptors {
     core: Rc<Core>,
-    running: AHashMap<SocketAddr, Acceptor>,
+    running: AHashMap<SocketAddr, Vec<Acceptor>>,
+}
+
+/// What becomes of the connections queued on a socket that is let go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    /// Accepted here: else they would be lost with the socket.
+    Take,
+    /// Left to the process that has the socket too.
+    Leave,
 }
 
 struct Acceptor {
@@ -190,25 +213,28 @@ impl Acceptors {
         let listener = Rc::new(Listener { readiness, socket: listener });
         let stop = Rc::new(Stop::default());
         monoio::spawn(accept_loop(Rc::clone(&self.core), Rc::clone(&listener), Rc::clone(&stop)));
-        self.running.insert(address, Acceptor { listener, stop });
+        self.running.entry(address).or_default().push(Acceptor { listener, stop });
         Ok(())
     }
 
-    /// Takes what is queued, then lets go of the socket.
-    fn remove(&mut self, address: SocketAddr) {
-        if let Some(acceptor) = self.running.remove(&address) {
-            // What cannot be accepted now is lost with the socket.
-            let _ = accept_queued(&self.core, &acceptor.listener, usize::MAX);
+    /// Lets go of an address's sockets.
+    fn remove(&mut self, address: SocketAddr, queue: Queue) {
+        for acceptor in self.running.remove(&address).into_iter().flatten() {
+            if queue == Queue::Take {
+                // What cannot be accepted now is lost with the socket.
+                let _ = accept_queued(&self.core, &acceptor.listener, usize::MAX);
+            }
             acceptor.stop.stopped.set(true);
             acceptor.stop.task.take().into_iter().for_each(Waker::wake);
         }
     }
 
     /// Gives the listeners, which go when their accepting tasks have ended.
-    fn remove_all(&mut self) -> Vec<Weak<Listener>> {
-        let listeners = self.running.values().map(|acceptor| Rc::downgrade(&acceptor.listener)).collect();
+    fn remove_all(&mut self, queue: Queue) -> Vec<Weak<Listener>> {
+        let running = self.running.values().flatten();
+        let listeners = running.map(|acceptor| Rc::downgrade(&acceptor.listener)).collect();
         let addresses: Vec<_> = self.running.keys().copied().collect();
-        addresses.into_iter().for_each(|address| self.remove(address));
+        addresses.into_iter().for_each(|address| self.remove(address, queue));
         listeners
     }
 }

@@ -36,7 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("control", &["clock", "config", "error", "http", "limits", "seam"]),
     // The demo's servers stand beside the proxy and share nothing with it but the clock.
     ("demo", &["clock"]),
-    ("server", &["config", "control", "seam", "worker"]),
+    ("server", &["clock", "config", "control", "seam", "worker"]),
 ];
 
 fn root() -> &'static Path {

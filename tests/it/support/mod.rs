@@ -3,9 +3,11 @@
 pub(crate) mod admin;
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod load;
 pub(crate) mod places;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod session;
 pub(crate) mod wire;
 
 pub(crate) use backend::{Backend, json};

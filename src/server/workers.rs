@@ -1,0 +1,172 @@
+//! The worker threads: started, pinned, given their sockets, started again when they end.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::SigSet;
+use nix::unistd::Pid;
+
+use super::backoff::Backoff;
+use super::driver::Driver;
+use super::{Hooks, listen};
+use crate::clock;
+use crate::control::{BoundListener, Fleet, HandedSocket, Place, Plane};
+use crate::seam::{Command, SnapshotCell, WorkerHandle, mailbox};
+use crate::worker;
+
+/// The worker threads.
+pub(super) struct Workers {
+    pub(super) count: usize,
+    /// Cores this process may use.
+    cores: Vec<usize>,
+    driver: Driver,
+    cell: Arc<SnapshotCell>,
+    hooks: Hooks,
+    listeners: Vec<BoundListener>,
+    seats: Vec<Seat>,
+}
+
+struct Seat {
+    handle: WorkerHandle,
+    thread: JoinHandle<()>,
+    backoff: Backoff,
+}
+
+impl Workers {
+    pub(super) fn new(count: usize, driver: Driver, cell: Arc<SnapshotCell>, hooks: Hooks) -> io::Result<Self> {
+        let allowed = sched_getaffinity(Pid::from_raw(0))?;
+        let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
+        let count = if count == 0 { cores.len().max(1) } else { count };
+        Ok(Self { count, cores, driver, cell, hooks, listeners: Vec::new(), seats: Vec::new() })
+    }
+
+    pub(super) fn start_all(&mut self) -> io::Result<()> {
+        for index in 0..self.count {
+            let (handle, thread) = self.start(index)?;
+            self.seats.push(Seat { handle, thread, backoff: Backoff::started(clock::now()) });
+        }
+        Ok(())
+    }
+
+    /// Starts one worker, pinned to a core of its own while there are cores.
+    fn start(&self, index: usize) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+        let (handle, mailbox) = mailbox()?;
+        let start = worker::Start {
+            index,
+            cell: Arc::clone(&self.cell),
+            mailbox,
+            // Duplicates: should it die, what waits in their queues is there for its successor.
+            listeners: sockets_of(&self.listeners, index)?,
+            hooks: self.hooks,
+        };
+        let driver = self.driver;
+        let core = self.cores.get(index % self.cores.len().max(1)).copied();
+        let builder = thread::Builder::new().name(format!("ringway-{index}")).stack_size(STACK_BYTES);
+        let thread = builder.spawn(move || {
+            // Signals are control's; one that interrupted the event loop would be taken for a failure.
+            let _ = SigSet::all().thread_block();
+            if let Some(core) = core {
+                pin(core);
+            }
+            if let Err(error) = driver.block_on(worker::run(start)).and_then(|ended| ended) {
+                tracing::error!(worker = index, %error, "worker failed");
+            }
+        })?;
+        Ok((handle, thread))
+    }
+}
+
+fn sockets_of(listeners: &[BoundListener], worker: usize) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+    let mut sockets = Vec::new();
+    for listener in listeners {
+        sockets.extend(listener.of_worker(worker)?);
+    }
+    Ok(sockets)
+}
+
+/// Address space, not memory. The JSON parser skips nested values by recursion: 64 levels, the most we
+/// let it see, take 16 KiB in a release build and over 2 MiB in a debug build.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Keeps the current thread on one core. Where that is not allowed it runs where it may.
+fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    if set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).is_err() {
+        tracing::warn!(core, "cannot pin a worker to its core");
+    }
+}
+
+impl Fleet for Workers {
+    fn workers(&self) -> Vec<WorkerHandle> {
+        self.seats.iter().map(|seat| seat.handle.clone()).collect()
+    }
+
+    fn bind(&self, address: SocketAddr) -> io::Result<BoundListener> {
+        listen::bind_all(address, self.count)
+    }
+
+    fn adopt(&mut self, listeners: Vec<BoundListener>) -> io::Result<()> {
+        let sockets: io::Result<Vec<_>> = (0..self.seats.len()).map(|index| sockets_of(&listeners, index)).collect();
+        let listening = listeners.iter().try_for_each(listen::listen);
+        self.listeners.extend(listeners);
+        listening?;
+        for (index, (seat, sockets)) in self.seats.iter().zip(sockets?).enumerate() {
+            if seat.handle.send(Command::Listen(sockets)).is_err() {
+                tracing::warn!(worker = index, "a worker takes no commands");
+            }
+        }
+        Ok(())
+    }
+
+    fn sockets(&self) -> io::Result<Vec<HandedSocket>> {
+        let all = self.listeners.iter().flat_map(|listener| {
+            let place = Place { plane: Some(Plane::Data), address: listener.address };
+            listener.own.iter().chain(&listener.shared).map(move |socket| Ok((place, socket.try_clone()?)))
+        });
+        all.collect()
+    }
+
+    fn release(&mut self, address: SocketAddr) {
+        self.listeners.retain(|listener| listener.address != address);
+        for seat in &self.seats {
+            // A worker that takes no commands has ended, and its successor does not listen there.
+            let _ = seat.handle.send(Command::Unlisten(vec![address]));
+        }
+    }
+
+    fn release_all(&mut self) {
+        self.listeners.clear();
+    }
+
+    fn supervise(&mut self) -> Vec<usize> {
+        let now = clock::now();
+        let mut restarted = Vec::new();
+        for index in 0..self.seats.len() {
+            let seat = &mut self.seats[index];
+            if !seat.thread.is_finished() || !seat.backoff.may_start(now) {
+                continue;
+            }
+            seat.backoff.has_started(now);
+            match self.start(index) {
+                Ok((handle, thread)) => {
+                    let seat = &mut self.seats[index];
+                    (seat.handle, seat.thread) = (handle, thread);
+                    restarted.push(index);
+                }
+                Err(error) => tracing::error!(worker = index, %error, "cannot start a worker again"),
+            }
+        }
+        restarted
+    }
+
+    fn drained(&mut self) -> bool {
+        self.seats.iter().all(|seat| seat.thread.is_finished())
+    }
+
+    fn io_driver(&self) -> &'static str {
+        self.driver.label()
+    }
+}
