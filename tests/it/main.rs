@@ -23,4 +23,5 @@ mod routing;
 mod sessions;
 mod streaming;
 mod support;
+mod systemd;
 mod workers;

@@ -112,6 +112,10 @@ impl Process {
         kill(self.pid, signal).unwrap();
     }
 
+    pub(crate) fn id(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
     /// Has it hand over, and stands for the successor from then on.
     pub(crate) fn hands_over(&mut self) {
         self.signal(Signal::SIGUSR2);
