@@ -33,7 +33,7 @@ pub struct Hooks {
     pub request: Option<fn(&[u8])>,
     /// Called on every tick of every worker, outside of what fences a connection's panics in.
     pub tick: Option<fn()>,
-    /// Called twice a second on the control thread.
+    /// Called on the control thread whenever it looks for workers that have ended.
     pub control: Option<fn()>,
 }
 

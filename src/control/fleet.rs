@@ -75,8 +75,8 @@ pub trait Fleet: Send {
     fn release_all(&mut self);
 
     /// Starts again every worker that has ended, with the listeners and the snapshot in force, and
-    /// gives their numbers; a worker that cannot be started is tried again by the next call. Called
-    /// twice a second until a drain begins, and not after.
+    /// gives their numbers; one that cannot be started, or does not last, is tried again by a later call.
+    /// Called several times a second until a drain begins, and not after.
     fn supervise(&mut self) -> Vec<usize>;
 
     /// Whether every worker has ended. Asked after `Command::Drain` only.

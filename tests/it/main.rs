@@ -8,6 +8,7 @@ mod config;
 mod deadlines;
 mod differential;
 mod drain;
+mod faults;
 mod handover;
 mod hangup;
 mod layout;
