@@ -6,6 +6,7 @@
 mod admin;
 mod config;
 mod deadlines;
+mod denied;
 mod differential;
 mod drain;
 mod faults;

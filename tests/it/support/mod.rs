@@ -7,6 +7,7 @@ pub(crate) mod load;
 pub(crate) mod places;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod seccomp;
 pub(crate) mod session;
 pub(crate) mod wire;
 

@@ -27,6 +27,8 @@ pub(crate) struct Process {
     /// Those that handed over, and may drain still.
     former: Vec<Pid>,
     log: Receiver<Value>,
+    /// Lines of the log up to the one that says that it serves.
+    pub(crate) beginning: Vec<Value>,
     /// Lines of standard output.
     pub(crate) output: Receiver<String>,
     pub(crate) address: SocketAddr,
@@ -82,17 +84,12 @@ impl Process {
         let pid = Pid::from_raw(child.id().cast_signed());
         let output = lines(child.stdout.take().unwrap(), Some);
         let log = lines(child.stderr.take().unwrap(), |line| serde_json::from_str::<Value>(&line).ok());
-        let listening = wait_for(&log, "listening");
-        let serving = wait_for(&log, "serving");
+        let beginning = until(&log, "serving");
+        let listening = beginning.iter().find(|line| line["message"] == "listening").expect("an address");
         let address = |line: &Value, key: &str| line[key].as_str().expect(key).parse().unwrap();
-        Self {
-            address: address(&listening, "address"),
-            admin: Admin(address(&serving, "admin")),
-            pid,
-            former: Vec::new(),
-            log,
-            output,
-        }
+        let (address, admin) =
+            (address(listening, "address"), Admin(address(&beginning[beginning.len() - 1], "admin")));
+        Self { pid, former: Vec::new(), log, beginning, output, address, admin }
     }
 
     /// Waits until every worker runs its loop: what each allocates once is there then.
@@ -133,7 +130,7 @@ impl Process {
 
     /// Waits for a line of the log.
     pub(crate) fn logs(&self, message: &str) -> Value {
-        wait_for(&self.log, message)
+        until(&self.log, message).pop().expect("the line that was waited for")
     }
 
     /// Lines of the log that nobody has waited for yet.
@@ -221,11 +218,12 @@ fn lines<T: Send + 'static>(
     receiver
 }
 
-fn wait_for(log: &Receiver<Value>, message: &str) -> Value {
-    loop {
-        let line = log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never logged: {message}"));
-        if line["message"] == message {
-            return line;
-        }
+/// Lines of the log up to the next with this message.
+fn until(log: &Receiver<Value>, message: &str) -> Vec<Value> {
+    let mut lines: Vec<Value> = Vec::new();
+    while lines.last().is_none_or(|line| line["message"] != message) {
+        let line = log.recv_timeout(PATIENCE);
+        lines.push(line.unwrap_or_else(|_| panic!("never logged: {message}, but {lines:?}")));
     }
+    lines
 }
