@@ -205,6 +205,7 @@ async fn metrics(control: &Control) -> Response {
         gathered: &gathered,
         // Loaded behind the answers: it knows every label that is in them.
         snapshot: &control.cell.load(),
+        snapshots: control.snapshots(),
         counters: control.counters.get(),
         io_driver: control.fleet.borrow().io_driver(),
         lost_log_lines: control.lost_log_lines.as_ref().map_or(0, log::LostLines::count),

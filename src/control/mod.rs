@@ -32,7 +32,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use monoio::{LegacyDriver, RuntimeBuilder};
@@ -138,6 +138,7 @@ async fn serve(parts: ControlParts) -> io::Result<Exit> {
         resolver: RefCell::new(parts.resolver),
         fleet: RefCell::new(parts.fleet),
         ledger: RefCell::new(Ledger::default()),
+        former: RefCell::default(),
         counters: Cell::new(Counters::default()),
         changing: Cell::new(false),
         draining: Cell::new(false),
@@ -288,6 +289,8 @@ struct Control {
     resolver: RefCell<Resolver>,
     fleet: RefCell<Box<dyn Fleet>>,
     ledger: RefCell<Ledger>,
+    /// Snapshots that were in force, while somebody uses them.
+    former: RefCell<Vec<Weak<Snapshot>>>,
     counters: Cell<Counters>,
     changing: Cell<bool>,
     draining: Cell<bool>,
@@ -332,9 +335,19 @@ impl Control {
     fn publish(&self, config: Rc<Config>, snapshot: Snapshot) {
         debug_assert!(self.changing.get(), "published out of turn");
         debug_assert_eq!(snapshot.generation, self.cell.load().generation + 1);
-        self.cell.store(Arc::new(snapshot));
+        let former = self.cell.swap(Arc::new(snapshot));
+        self.former.borrow_mut().push(Arc::downgrade(&former));
+        drop(former);
+        self.snapshots();
         self.config.replace(config);
         self.command_all(|| Command::Refresh);
+    }
+
+    /// How many snapshots there are: the one in force, and those that requests in flight began with.
+    fn snapshots(&self) -> usize {
+        let mut former = self.former.borrow_mut();
+        former.retain(|snapshot| snapshot.strong_count() > 0);
+        1 + former.len()
     }
 
     fn command_all(&self, command: impl Fn() -> Command) {

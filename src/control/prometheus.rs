@@ -27,6 +27,7 @@ const OVERHEAD_BOUNDS: [u64; 13] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 
 pub(super) struct Scrape<'a> {
     pub(super) gathered: &'a Gathered,
     pub(super) snapshot: &'a Snapshot,
+    pub(super) snapshots: usize,
     pub(super) counters: Counters,
     pub(super) io_driver: &'a str,
     pub(super) lost_log_lines: usize,
@@ -152,6 +153,12 @@ fn configuration(page: &mut Page, scrape: &Scrape<'_>) {
         Kind::Gauge,
         "Number of the configuration snapshot in force.",
         scrape.snapshot.generation,
+    );
+    page.single(
+        "ringway_config_snapshots",
+        Kind::Gauge,
+        "Configuration snapshots in memory: the one in force, and those that requests in flight began with.",
+        scrape.snapshots,
     );
     page.family("ringway_reloads_total", Kind::Counter, "Reloads of the configuration.");
     page.sample(&[("result", "ok")], scrape.counters.reloads_ok);
@@ -328,6 +335,7 @@ mod tests {
         render(&Scrape {
             gathered: &Gathered { workers: vec![worker, Worker::default()], total },
             snapshot,
+            snapshots: 1,
             counters: Counters { reloads_failed: 2, last_reload_failed: true, ..Counters::default() },
             io_driver: "epoll",
             lost_log_lines: 0,

@@ -26,4 +26,5 @@ mod sessions;
 mod streaming;
 mod support;
 mod systemd;
+mod torture;
 mod workers;
