@@ -23,6 +23,10 @@ const DURATION_BOUNDS: [u64; 18] = [
 /// Bounds of the proxy's own time, in microseconds.
 const OVERHEAD_BOUNDS: [u64; 13] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000];
 
+/// Bounds of a worker's lateness, in microseconds.
+const STALL_BOUNDS: [u64; 11] =
+    [1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
+
 /// All that the page is made of.
 pub(super) struct Scrape<'a> {
     pub(super) gathered: &'a Gathered,
@@ -125,17 +129,34 @@ fn upstream(page: &mut Page, total: &WorkerStats, snapshot: &Snapshot) {
 }
 
 fn workers(page: &mut Page, scrape: &Scrape<'_>) {
+    let each = || scrape.gathered.workers.iter().enumerate().map(|(number, worker)| (number.to_string(), worker));
     page.family("ringway_worker_up", Kind::Gauge, "Whether the worker answered this scrape.");
-    for (number, worker) in scrape.gathered.workers.iter().enumerate() {
-        page.sample(&[("worker", &number.to_string())], u8::from(worker.up));
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], u8::from(worker.up));
     }
     page.family(
         "ringway_worker_busy_ratio",
         Kind::Gauge,
         "Share of time the worker's thread ran since the scrape before.",
     );
-    for (number, worker) in scrape.gathered.workers.iter().enumerate() {
-        page.sample(&[("worker", &number.to_string())], worker.busy);
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], worker.busy);
+    }
+    page.family("ringway_worker_connections", Kind::Gauge, "Client connections of the worker.");
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], worker.stats.client_connections);
+    }
+    page.family("ringway_worker_exchanges", Kind::Gauge, "Requests in flight in the worker.");
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], worker.stats.exchanges);
+    }
+    page.family("ringway_worker_streams", Kind::Gauge, "Of these, requests whose answer is an event stream.");
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], worker.stats.streams);
+    }
+    page.family("ringway_worker_stall_seconds", Kind::Histogram, "How late the worker's loop came to a tick.");
+    for (number, worker) in each() {
+        page.histogram_samples(&[("worker", &number)], &worker.stats.stalls, &STALL_BOUNDS);
     }
     page.single(
         "ringway_worker_restarts_total",
@@ -248,13 +269,17 @@ impl Page {
 
     fn histogram(&mut self, name: &'static str, help: &str, latency: &Latency, bounds: &[u64]) {
         self.family(name, Kind::Histogram, help);
+        self.histogram_samples(&[], latency, bounds);
+    }
+
+    fn histogram_samples(&mut self, labels: &[(&str, &str)], latency: &Latency, bounds: &[u64]) {
         let summary = Summary::of(latency, bounds);
-        for (bound, count) in bounds.iter().zip(&summary.cumulative) {
-            self.line("_bucket", &[("le", &seconds(*bound).to_string())], count);
+        let bounds = bounds.iter().map(|bound| seconds(*bound).to_string()).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(summary.cumulative.iter().chain([&summary.count])) {
+            self.line("_bucket", &[labels, &[("le", &bound)]].concat(), count);
         }
-        self.line("_bucket", &[("le", "+Inf")], summary.count);
-        self.line("_sum", &[], seconds(summary.sum_micros));
-        self.line("_count", &[], summary.count);
+        self.line("_sum", labels, seconds(summary.sum_micros));
+        self.line("_count", labels, summary.count);
     }
 }
 

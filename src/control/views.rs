@@ -187,6 +187,7 @@ fn worker_state(number: usize, worker: &Worker) -> Value {
         "busy_ratio": worker.busy,
         "cpu_seconds": worker.stats.cpu.as_secs_f64(),
         "age_seconds": worker.stats.age.as_secs_f64(),
+        "stall_micros": quantiles(&worker.stats.stalls),
         "counted": counted(&worker.stats),
     })
 }

@@ -41,6 +41,9 @@ pub(crate) struct Start {
     pub(crate) hooks: Hooks,
 }
 
+/// A turn of the loop that lasts longer is worth a line in the log.
+const STALL_WARNING: Duration = Duration::from_millis(500);
+
 /// Between looks at pools for connections that are too old or have ended.
 const SWEEP_TICKS: u32 = 10;
 
@@ -56,7 +59,7 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     for (address, listener) in start.listeners.drain(..) {
         acceptors.add(address, listener)?;
     }
-    monoio::spawn(tick(Rc::clone(&core)));
+    monoio::spawn(tick(Rc::clone(&core), start.index));
     let wake = start.mailbox.wake.take().ok_or_else(|| io::Error::other("the mailbox was taken"))?;
     let wake = UnixStream::from_std(wake)?;
     let mut drain = None;
@@ -129,11 +132,19 @@ async fn wait_for_mail(wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) ->
     }
 }
 
-/// Advances the coarse clock, enforces deadlines, looks after the pools.
-async fn tick(core: Rc<Core>) {
+/// Advances the coarse clock, enforces deadlines, looks after the pools, and sees how late it is: as
+/// late as a turn of the loop, in which nobody else was served, lasted beyond the time it was due.
+async fn tick(core: Rc<Core>, worker: usize) {
     let mut swept = 0;
+    let mut last = core.age();
     loop {
         monoio::time::sleep(TICK).await;
+        let late = core.age().saturating_sub(last + TICK);
+        last = core.age();
+        core.stats.borrow_mut().stalls.record(late);
+        if late >= STALL_WARNING {
+            tracing::warn!(worker, stalled_ms = late.as_millis() as u64, "a worker's loop stood still");
+        }
         core.hooks.on_tick();
         // By the clock and not by counting: a worker that was busy must not stretch its deadlines.
         let ticks = core.age().as_millis() / TICK.as_millis();

@@ -23,6 +23,7 @@ mod response_framing;
 mod retry;
 mod routing;
 mod sessions;
+mod stalls;
 mod streaming;
 mod support;
 mod systemd;
