@@ -74,6 +74,9 @@ pub enum RunError {
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Bind { error, .. } | Self::Other(error) if limit::is_descriptors(error) => {
+                write!(f, "cannot start: {error}; {}", limit::advice())
+            }
             Self::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Config(error) => error.fmt(f),
             Self::Build(errors) => errors.iter().try_for_each(|error| writeln!(f, "{}: {}", error.key, error.problem)),
@@ -130,6 +133,7 @@ pub fn run(
     // Unwind safe: the process ends, and nothing of control's is looked at any more.
     let reason = match catch_unwind(AssertUnwindSafe(|| control::run(parts))) {
         Ok(Ok(Exit::Clean | Exit::AtOnce)) => return Ok(()),
+        Ok(Err(error)) if limit::is_descriptors(&error) => return Err(error.into()),
         Ok(Err(error)) => error.to_string(),
         // The panic hook has told what and where.
         Err(_) => "it panicked".to_owned(),

@@ -4,7 +4,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
@@ -31,7 +33,7 @@ pub(super) struct Workers {
 
 struct Seat {
     handle: WorkerHandle,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<io::Result<()>>,
     backoff: Backoff,
 }
 
@@ -43,16 +45,39 @@ impl Workers {
         Ok(Self { count, cores, driver, cell, hooks, listeners: Vec::new(), seats: Vec::new() })
     }
 
+    /// Starts all workers and waits until the loop of each runs: what follows is believed.
     pub(super) fn start_all(&mut self) -> io::Result<()> {
         for index in 0..self.count {
             let (handle, thread) = self.start(index)?;
             self.seats.push(Seat { handle, thread, backoff: Backoff::started(clock::now()) });
         }
+        let deadline = clock::now() + START_TIMEOUT;
+        for index in 0..self.count {
+            let (reply, answered) = bounded(1);
+            // One that has ended refuses the command, or keeps it with its mailbox: its thread tells.
+            drop(self.seats[index].handle.send(Command::Stats(reply)));
+            while answered.recv_timeout(START_LOOK).is_err() {
+                if self.seats[index].thread.is_finished() || clock::now() >= deadline {
+                    return Err(self.not_started(index));
+                }
+            }
+        }
         Ok(())
     }
 
+    fn not_started(&mut self, index: usize) -> io::Error {
+        let thread = self.seats.swap_remove(index).thread;
+        if !thread.is_finished() {
+            return io::Error::new(io::ErrorKind::TimedOut, format!("worker {index} does not answer"));
+        }
+        match thread.join() {
+            Ok(Err(error)) => error,
+            _ => io::Error::other(format!("worker {index} ended while it was started")),
+        }
+    }
+
     /// Starts one worker, pinned to a core of its own while there are cores.
-    fn start(&self, index: usize) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+    fn start(&self, index: usize) -> io::Result<(WorkerHandle, JoinHandle<io::Result<()>>)> {
         let (handle, mailbox) = mailbox()?;
         let start = worker::Start {
             index,
@@ -71,9 +96,10 @@ impl Workers {
             if let Some(core) = core {
                 pin(core);
             }
-            if let Err(error) = driver.block_on(worker::run(start)).and_then(|ended| ended) {
-                tracing::error!(worker = index, %error, "worker failed");
-            }
+            driver
+                .block_on(worker::run(start))
+                .and_then(|ended| ended)
+                .inspect_err(|error| tracing::error!(worker = index, %error, "worker failed"))
         })?;
         Ok((handle, thread))
     }
@@ -86,6 +112,12 @@ fn sockets_of(listeners: &[BoundListener], worker: usize) -> io::Result<Vec<(Soc
     }
     Ok(sockets)
 }
+
+/// For a worker to answer for the first time: it sets up its event loop before.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between looks at whether it has ended instead.
+const START_LOOK: Duration = Duration::from_millis(10);
 
 /// Address space, not memory. The JSON parser skips nested values by recursion: 64 levels, the most we
 /// let it see, take 16 KiB in a release build and over 2 MiB in a debug build.

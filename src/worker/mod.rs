@@ -10,7 +10,7 @@ mod panic;
 mod record;
 mod respond;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -56,9 +56,7 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let core = Rc::new(Core::new(start.cell, seed, start.hooks));
     let _end = EndAll(Rc::clone(&core));
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
-    for (address, listener) in start.listeners.drain(..) {
-        acceptors.add(address, listener)?;
-    }
+    acceptors.add_all(start.listeners.drain(..));
     monoio::spawn(tick(Rc::clone(&core), start.index));
     let wake = start.mailbox.wake.take().ok_or_else(|| io::Error::other("the mailbox was taken"))?;
     let wake = UnixStream::from_std(wake)?;
@@ -72,13 +70,7 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
             match command {
                 // Requests find the newest snapshot themselves; this lets go of what it lacks.
                 Command::Refresh => core.upstreams.keep_only(core.snapshot().clusters.iter()),
-                Command::Listen(listeners) => {
-                    for (address, listener) in listeners {
-                        if let Err(error) = acceptors.add(address, listener) {
-                            tracing::error!(%address, %error, "worker cannot listen");
-                        }
-                    }
-                }
+                Command::Listen(listeners) => acceptors.add_all(listeners),
                 Command::Unlisten(addresses) => {
                     addresses.iter().for_each(|address| acceptors.remove(*address, Queue::Take));
                 }
@@ -205,8 +197,19 @@ struct Acceptor {
 /// A listening socket: accepted from through the standard library, waited for through the runtime.
 /// An accept that the runtime holds would lose its connection when dropped; this one cannot.
 struct Listener {
-    readiness: monoio::net::TcpListener,
     socket: TcpListener,
+    /// A duplicate for the runtime, made by the accepting task as soon as there is a descriptor for it.
+    readiness: OnceCell<monoio::net::TcpListener>,
+}
+
+impl Listener {
+    fn readiness(&self) -> io::Result<&monoio::net::TcpListener> {
+        if let Some(readiness) = self.readiness.get() {
+            return Ok(readiness);
+        }
+        let readiness = monoio::net::TcpListener::from_std(self.socket.try_clone()?)?;
+        Ok(self.readiness.get_or_init(|| readiness))
+    }
 }
 
 /// Tells an accepting task to end. The socket is not shut down for that: it may be shared with the
@@ -218,14 +221,14 @@ struct Stop {
 }
 
 impl Acceptors {
-    fn add(&mut self, address: SocketAddr, listener: TcpListener) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        let readiness = monoio::net::TcpListener::from_std(listener.try_clone()?)?;
-        let listener = Rc::new(Listener { readiness, socket: listener });
-        let stop = Rc::new(Stop::default());
-        monoio::spawn(accept_loop(Rc::clone(&self.core), Rc::clone(&listener), Rc::clone(&stop)));
-        self.running.entry(address).or_default().push(Acceptor { listener, stop });
-        Ok(())
+    /// Accepts on sockets that do not block.
+    fn add_all(&mut self, listeners: impl IntoIterator<Item = (SocketAddr, TcpListener)>) {
+        for (address, socket) in listeners {
+            let listener = Rc::new(Listener { socket, readiness: OnceCell::new() });
+            let stop = Rc::new(Stop::default());
+            monoio::spawn(accept_loop(Rc::clone(&self.core), Rc::clone(&listener), Rc::clone(&stop)));
+            self.running.entry(address).or_default().push(Acceptor { listener, stop });
+        }
     }
 
     /// Lets go of an address's sockets.
@@ -251,24 +254,40 @@ impl Acceptors {
 }
 
 async fn accept_loop(core: Rc<Core>, listener: Rc<Listener>, stop: Rc<Stop>) {
-    loop {
-        let mut readable = pin!(listener.readiness.readable(false));
-        let ready = poll_fn(|cx| {
-            if stop.stopped.get() {
-                return Poll::Ready(None);
+    let mut is_failing = false;
+    while !stop.stopped.get() {
+        match accept_some(&core, &listener, &stop).await {
+            Ok(()) if is_failing => {
+                is_failing = false;
+                tracing::info!("accepting connections again");
             }
-            stop.task.set(Some(cx.waker().clone()));
-            readable.as_mut().poll(cx).map(Some)
-        });
-        if ready.await.is_none() {
-            return;
+            Ok(()) => {}
+            Err(error) => {
+                core.count_refusal(Refusal::DescriptorsExhausted);
+                // Once for each time that it begins, not for each try.
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                }
+                // The queue stays readable: without a pause this would spin.
+                monoio::time::sleep(TICK).await;
+            }
         }
-        if let Err(error) = accept_queued(&core, &listener, limits::ACCEPTS_PER_TURN_MAX) {
-            core.count_refusal(Refusal::DescriptorsExhausted);
-            tracing::warn!(%error, "cannot accept connections; trying again");
-            // The queue stays readable: without a pause this would spin.
-            monoio::time::sleep(TICK).await;
+    }
+}
+
+/// Waits for connections, or until it is told to stop, and accepts what one turn takes.
+async fn accept_some(core: &Rc<Core>, listener: &Listener, stop: &Stop) -> io::Result<()> {
+    let mut readable = pin!(listener.readiness()?.readable(false));
+    let ready = poll_fn(|cx| {
+        if stop.stopped.get() {
+            return Poll::Ready(false);
         }
+        stop.task.set(Some(cx.waker().clone()));
+        readable.as_mut().poll(cx).map(|_| true)
+    });
+    match ready.await {
+        true => accept_queued(core, listener, limits::ACCEPTS_PER_TURN_MAX),
+        false => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@ mod admin;
 mod config;
 mod deadlines;
 mod denied;
+mod descriptors;
 mod differential;
 mod drain;
 mod faults;

@@ -11,16 +11,14 @@ use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::support::process::ringway_at;
+use crate::support::process::{ringway_after, ringway_at};
 use crate::support::{Backend, Client, PATIENCE, Process, Proxy, ProxyBuilder, TempFile, eventually, json};
 
 const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
 
 /// Runs the binary with a descriptor at number 3, as a service manager does.
 fn passing(descriptor: impl Into<OwnedFd>, variables: &str, file: &Path) -> Command {
-    let script = format!("exec 3<&0 0</dev/null; export {variables}; exec \"$@\"");
-    let mut command = Command::new("bash");
-    command.args(["-c", &script, "bash", RINGWAY, "run", "--config"]).arg(file);
+    let mut command = ringway_after(&format!("exec 3<&0 0</dev/null; export {variables}"), file);
     command.stdin(Stdio::from(descriptor.into()));
     command
 }

@@ -59,6 +59,15 @@ fn program<S: AsRef<OsStr>>(path: &Path, arguments: impl IntoIterator<Item = S>)
     command
 }
 
+/// Serves a configuration file in a shell's place, behind what the shell does first.
+pub(crate) fn ringway_after(shell: &str, file: &Path) -> Command {
+    let script = format!("{shell}; exec \"$@\"");
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_ringway"), "run", "--config"]).arg(file);
+    command.current_dir(std::env::temp_dir()).stdin(Stdio::null());
+    command
+}
+
 /// Runs a command line to its end.
 pub(crate) fn say<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Said {
     let output = ringway(arguments).output().unwrap();
@@ -160,6 +169,22 @@ impl Process {
         let status = std::fs::read_to_string(self.proc("status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a resident size");
         line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    }
+
+    /// CPU time it has used, in clock ticks, of which a second has 100.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(self.proc("stat")).unwrap();
+        // Behind the name, which is in brackets: state is the first field, user and system time the 12th and 13th.
+        let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Its soft and hard limit of descriptors.
+    pub(crate) fn descriptor_limits(&self) -> (String, String) {
+        let limits = std::fs::read_to_string(self.proc("limits")).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+        let mut values = line.split_whitespace().map(str::to_owned);
+        (values.next().unwrap(), values.next().unwrap())
     }
 
     /// The file it runs.
