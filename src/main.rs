@@ -11,7 +11,7 @@ use ringway::control::{Resolver, log};
 use ringway::demo;
 use ringway::route;
 use ringway::seam::Snapshot;
-use ringway::server::{self, RunError};
+use ringway::server::{self, Inherited, RunError};
 use tracing::warn;
 
 #[global_allocator]
@@ -89,7 +89,7 @@ impl From<RunError> for Failure {
         let exit_code = match error {
             RunError::Config(_) | RunError::Build(_) => CONFIGURATION,
             RunError::Bind { .. } => CANNOT_BIND,
-            RunError::Other(_) => ANYTHING_ELSE,
+            RunError::Control(_) | RunError::Other(_) => ANYTHING_ELSE,
         };
         Self { exit_code, text: error.to_string() }
     }
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Run(cli.file)) {
         Command::Run(args) => run(args),
-        Command::Demo => run_demo(),
+        Command::Demo => Inherited::take().map_err(Failure::from).and_then(run_demo),
         Command::Check(args) => check(args),
         Command::Routes(args) => routes(args),
         Command::Version => print(&version()).map_err(Failure::from),
@@ -107,39 +107,47 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{}", failure.text.trim_end());
+            // Where nobody reads, the exit code must do.
+            let _ = writeln!(io::stderr(), "{}", failure.text.trim_end());
             ExitCode::from(failure.exit_code)
         }
     }
 }
 
 fn run(args: FileArgs) -> Result<(), Failure> {
+    let inherited = Inherited::take()?;
     let Some(path) = args.config.or_else(default_file) else {
         print(&format!("no configuration in {}: serving the demo\n\n", DEFAULT_FILES.join(" or ")))?;
-        return run_demo();
+        return run_demo(inherited);
     };
     let loaded = config::load_with(&path, &process_variable)?;
-    serve(loaded, server::Source::File(path), |_| String::new())
+    serve(loaded, server::Source::File(path), inherited, |_| String::new())
 }
 
-fn run_demo() -> Result<(), Failure> {
+fn run_demo(inherited: Inherited) -> Result<(), Failure> {
     let servers = demo::start()?;
     let loaded = config::demo(servers.modern, servers.legacy, &process_variable)?;
-    serve(loaded, server::Source::Fixed, |address| servers.curl_lines(&format!("http://{address}")))
+    let announce = |address| servers.curl_lines(&format!("http://{address}"));
+    serve(loaded, server::Source::Fixed, inherited, announce)
 }
 
 /// Serves, and once it does prints what `announce` makes of the first address.
-fn serve(loaded: Loaded, source: server::Source, announce: impl FnOnce(SocketAddr) -> String) -> Result<(), Failure> {
-    // Kept to the end, when it writes out what is left.
+fn serve(
+    loaded: Loaded,
+    source: server::Source,
+    inherited: Inherited,
+    announce: impl FnOnce(SocketAddr) -> String,
+) -> Result<(), Failure> {
     let log = log::init();
     for note in loaded.notes {
         warn!(note, "configuration note");
     }
+    let process = server::Process { inherited, program: server::program()?, log, hooks: server::Hooks::default() };
     let announce = |addresses: &[SocketAddr]| match addresses.first() {
         Some(address) => print(&announce(*address)),
         None => Ok(()),
     };
-    Ok(server::run(loaded.config, source, &log, announce)?)
+    Ok(server::run(loaded.config, source, process, announce)?)
 }
 
 fn check(args: FileArgs) -> Result<(), Failure> {

@@ -1,30 +1,30 @@
 //! Start and stop: bind, one worker a core, one control thread, wait.
 
+mod backoff;
 mod driver;
+mod limit;
+mod listen;
+mod program;
+mod workers;
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use ahash::RandomState;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::signal::SigSet;
-use nix::unistd::Pid;
-use socket2::{Domain, Protocol, Socket, Type};
-
 use self::driver::Driver;
-use crate::coalesce::FlightId;
+use self::workers::Workers;
 use crate::config::ConfigError;
 use crate::config::model::Config;
-use crate::control::{self, AccessLog, BoundListener, ControlHandle, ControlParts, Exit, Fleet, Resolver, Signals};
-use crate::seam::{AccessLines, BuildError, Command, Peers, Snapshot, SnapshotCell, WorkerHandle, mailbox};
-use crate::worker;
+use crate::control::{self, AccessLog, ControlHandle, ControlParts, Exit, Notifier, Plane, Resolver, Signals};
+use crate::seam::{BuildError, SessionKeys, Snapshot, SnapshotCell};
 
 pub use crate::control::Source;
 pub use driver::available as io_driver_available;
+pub use listen::Inherited;
+pub use program::program;
 
 /// Places where a test may look in. Empty outside tests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +33,8 @@ pub struct Hooks {
     pub request: Option<fn(&[u8])>,
     /// Called on every tick of every worker, outside of what fences a connection's panics in.
     pub tick: Option<fn()>,
+    /// Called on the control thread whenever it looks for workers that have ended.
+    pub control: Option<fn()>,
 }
 
 impl Hooks {
@@ -63,6 +65,8 @@ pub enum RunError {
     Config(ConfigError),
     /// It does not compile to a snapshot.
     Build(Vec<BuildError>),
+    /// The control thread failed, for this reason, and with it the process.
+    Control(String),
     /// Anything else.
     Other(io::Error),
 }
@@ -70,9 +74,13 @@ pub enum RunError {
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Bind { error, .. } | Self::Other(error) if limit::is_descriptors(error) => {
+                write!(f, "cannot start: {error}; {}", limit::advice())
+            }
             Self::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Config(error) => error.fmt(f),
             Self::Build(errors) => errors.iter().try_for_each(|error| writeln!(f, "{}: {}", error.key, error.problem)),
+            Self::Control(reason) => write!(f, "the control thread failed, so this process ends: {reason}"),
             Self::Other(error) => error.fmt(f),
         }
     }
@@ -86,24 +94,53 @@ impl From<io::Error> for RunError {
     }
 }
 
+/// What a process is started with, beside its configuration.
+#[derive(Debug)]
+pub struct Process {
+    /// Sockets that were there before it.
+    pub inherited: Inherited,
+    /// How its successor is started.
+    pub program: control::Program,
+    /// The log to which lines may be lost.
+    pub log: control::log::Log,
+    /// Empty outside tests.
+    pub hooks: Hooks,
+}
+
 /// Serves until a signal says otherwise. The calling thread becomes the control thread. `announce` is
 /// called with the addresses once they are listened on.
 ///
 /// # Errors
-/// When serving cannot begin.
+/// When serving cannot begin, or the control thread fails: workers without it would serve what was in
+/// force for ever, deaf to signals and reloads.
 pub fn run(
     config: Config,
     source: Source,
-    log: &control::log::Log,
+    process: Process,
     announce: impl FnOnce(&[SocketAddr]) -> io::Result<()>,
 ) -> Result<(), RunError> {
     let signals = Signals::install()?;
-    let prepared = prepare(config, source, Hooks::default())?;
+    limit::raise_descriptors();
+    let prepared = prepare(config, source, process.hooks, process.inherited)?;
     announce(&prepared.addresses)?;
-    let parts = ControlParts { signals: Some(signals), lost_log_lines: Some(log.lost_lines()), ..prepared.parts };
-    match control::run(parts)? {
-        Exit::Clean | Exit::AtOnce => Ok(()),
-    }
+    let parts = ControlParts {
+        signals: Some(signals),
+        lost_log_lines: Some(process.log.lost_lines()),
+        program: Some(process.program),
+        notifier: Notifier::of_environment(),
+        ..prepared.parts
+    };
+    // Unwind safe: the process ends, and nothing of control's is looked at any more.
+    let reason = match catch_unwind(AssertUnwindSafe(|| control::run(parts))) {
+        Ok(Ok(Exit::Clean | Exit::AtOnce)) => return Ok(()),
+        Ok(Err(error)) if limit::is_descriptors(&error) => return Err(error.into()),
+        Ok(Err(error)) => error.to_string(),
+        // The panic hook has told what and where.
+        Err(_) => "it panicked".to_owned(),
+    };
+    let error = RunError::Control(reason);
+    tracing::error!("{error}");
+    Err(error)
 }
 
 /// A proxy running inside another program.
@@ -124,7 +161,7 @@ impl Server {
     /// # Errors
     /// When serving cannot begin.
     pub fn start(config: Config, source: Source, hooks: Hooks) -> Result<Self, RunError> {
-        let Prepared { parts, addresses, admin } = prepare(config, source, hooks)?;
+        let Prepared { parts, addresses, admin } = prepare(config, source, hooks, Inherited::default())?;
         let control = parts.orders.0.clone();
         let thread = thread::Builder::new().name("ringway-control".into()).spawn(move || control::run(parts))?;
         Ok(Self { addresses, admin, control, thread: Some(thread) })
@@ -159,268 +196,62 @@ struct Prepared {
 }
 
 /// Everything up to the first accepted connection.
-fn prepare(config: Config, source: Source, hooks: Hooks) -> Result<Prepared, RunError> {
+fn prepare(config: Config, source: Source, hooks: Hooks, mut inherited: Inherited) -> Result<Prepared, RunError> {
     let driver = Driver::choose(config.server.io_driver)?;
     let resolver = Resolver::at_start(&config);
-    let snapshot = Snapshot::build(&config, &resolver.addresses(&config), None).map_err(RunError::Build)?;
+    let mut snapshot = Snapshot::build(&config, &resolver.addresses(&config), None).map_err(RunError::Build)?;
     if snapshot.sessions.are_random() {
-        tracing::warn!("no sessions.keys: sessions end with this process, and other replicas do not know them");
+        match inherited.session_secret {
+            Some(secret) => snapshot.sessions = SessionKeys::of_random(secret),
+            None => tracing::warn!("no sessions.keys: sessions end with this process, unknown to other replicas"),
+        }
     }
     let cell = Arc::new(SnapshotCell::from_pointee(snapshot));
     let access_log = AccessLog::start(&config.log.access)
         .map_err(|error| RunError::Build(vec![BuildError { key: "log.access".into(), problem: error.to_string() }]))?;
-    let admin = config.admin.listen.map(|address| bind_one(address, false).map_err(|error| bind_error(address, error)));
+    let admin = config.admin.listen.map(|address| {
+        // Bound for one, so there is one at most.
+        let inherited = inherited.of(Plane::Admin, address).pop().map(Ok);
+        inherited.unwrap_or_else(|| listen::bind_one(address, false)).map_err(|error| bind_error(address, error))
+    });
     let admin = admin.transpose()?;
     let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut workers = Workers::new(config.server.workers, driver, Arc::clone(&cell), access_log.lines(), hooks)?;
-    let mut addresses = Vec::new();
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
     for address in &config.server.listen {
-        let bound = workers.bind(*address).map_err(|error| bind_error(*address, error))?;
-        addresses.push(bound.sockets[0].local_addr()?);
-        workers.listeners.push(bound);
+        let bound = match inherited.of(Plane::Data, *address) {
+            sockets if sockets.is_empty() => listen::bind_all(*address, workers.count),
+            sockets => Ok(listen::spread(*address, sockets, workers.count)),
+        };
+        let bound = bound.map_err(|error| bind_error(*address, error))?;
+        addresses.push(bound.local_addr()?);
+        listeners.push(bound);
     }
+    inherited.close_others();
     workers.start_all()?;
     for address in &addresses {
         tracing::info!(%address, "listening");
     }
-    tracing::info!(
-        workers = workers.count,
-        io_driver = driver.label(),
-        admin = admin_address.map(|address| address.to_string()),
-        "serving"
-    );
     let parts = ControlParts {
         config,
         source,
         cell,
         resolver,
         fleet: Box::new(workers),
+        listeners,
         admin,
         orders: control::channel()?,
         signals: None,
         access_log,
         lost_log_lines: None,
+        program: None,
+        predecessor: inherited.predecessor,
+        notifier: Notifier::default(),
+        tick: hooks.control,
     };
     Ok(Prepared { parts, addresses, admin: admin_address })
 }
 
 fn bind_error(address: SocketAddr, error: io::Error) -> RunError {
     RunError::Bind { address, error }
-}
-
-/// Connections waiting to be accepted, per worker and address.
-const BACKLOG: i32 = 1024;
-
-fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() {
-        // Each family is bound where it is named, as nginx has it.
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// The worker threads.
-struct Workers {
-    count: usize,
-    /// Cores this process may use.
-    cores: Vec<usize>,
-    driver: Driver,
-    cell: Arc<SnapshotCell>,
-    access: AccessLines,
-    hooks: Hooks,
-    listeners: Vec<BoundListener>,
-    seats: Vec<Seat>,
-    peers: Arc<Peers>,
-    hasher: RandomState,
-    /// Workers started so far, those that ended included.
-    started: Cell<u64>,
-}
-
-struct Seat {
-    handle: WorkerHandle,
-    thread: JoinHandle<()>,
-    first_flight: FlightId,
-}
-
-impl Seat {
-    /// Has the worker look at what is in force, and at who else there is.
-    fn refresh(&self) {
-        // A new worker's mailbox is empty; one that has ended is started again.
-        let _ = self.handle.send(Command::Refresh);
-    }
-}
-
-/// Bits of a flight's number that count those of one worker: more than it sees in its life. The others
-/// tell workers apart, those that took another's place too.
-const FLIGHTS_BITS: u32 = 40;
-
-impl Workers {
-    fn new(
-        count: usize,
-        driver: Driver,
-        cell: Arc<SnapshotCell>,
-        access: AccessLines,
-        hooks: Hooks,
-    ) -> io::Result<Self> {
-        let allowed = sched_getaffinity(Pid::from_raw(0))?;
-        let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
-        let count = if count == 0 { cores.len().max(1) } else { count };
-        Ok(Self {
-            count,
-            cores,
-            driver,
-            cell,
-            access,
-            hooks,
-            listeners: Vec::new(),
-            seats: Vec::new(),
-            peers: Arc::default(),
-            hasher: RandomState::new(),
-            started: Cell::new(0),
-        })
-    }
-
-    fn start_all(&mut self) -> io::Result<()> {
-        for index in 0..self.count {
-            let seat = self.start(index)?;
-            self.seats.push(seat);
-        }
-        self.peers.publish(self.workers());
-        self.seats.iter().for_each(Seat::refresh);
-        Ok(())
-    }
-
-    /// Starts one worker, pinned to a core of its own while there are cores.
-    fn start(&self, index: usize) -> io::Result<Seat> {
-        let (handle, mailbox) = mailbox()?;
-        let first_flight = FlightId(self.started.get() << FLIGHTS_BITS);
-        self.started.set(self.started.get() + 1);
-        // The worker's sockets are duplicates: should it die, what waits in their queues is there
-        // for its successor.
-        let listeners =
-            self.listeners.iter().map(|listener| Ok((listener.address, listener.sockets[index].try_clone()?)));
-        let start = worker::Start {
-            index,
-            cell: Arc::clone(&self.cell),
-            mailbox,
-            listeners: listeners.collect::<io::Result<_>>()?,
-            access: self.access.clone(),
-            hooks: self.hooks,
-            peers: Arc::clone(&self.peers),
-            first_flight,
-            hasher: self.hasher.clone(),
-        };
-        let driver = self.driver;
-        let core = self.cores.get(index % self.cores.len().max(1)).copied();
-        let builder = thread::Builder::new().name(format!("ringway-{index}")).stack_size(STACK_BYTES);
-        let thread = builder.spawn(move || {
-            // Signals are control's; one that interrupted the event loop would be taken for a failure.
-            let _ = SigSet::all().thread_block();
-            if let Some(core) = core {
-                pin(core);
-            }
-            if let Err(error) = driver.block_on(worker::run(start)).and_then(|ended| ended) {
-                tracing::error!(worker = index, %error, "worker failed");
-            }
-        })?;
-        Ok(Seat { handle, thread, first_flight })
-    }
-}
-
-/// Address space, not memory. The JSON parser skips nested values by recursion: 64 levels, the most we
-/// let it see, take 16 KiB in a release build and over 2 MiB in a debug build.
-const STACK_BYTES: usize = 8 << 20;
-
-/// Keeps the current thread on one core. Where that is not allowed it runs where it may.
-fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    if set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).is_err() {
-        tracing::warn!(core, "cannot pin a worker to its core");
-    }
-}
-
-impl Fleet for Workers {
-    fn workers(&self) -> Vec<WorkerHandle> {
-        self.seats.iter().map(|seat| seat.handle.clone()).collect()
-    }
-
-    fn bind(&self, address: SocketAddr) -> io::Result<BoundListener> {
-        let first = bind_one(address, true)?;
-        // Port 0 becomes a port with the first socket; the others join it there.
-        let bound = first.local_addr()?;
-        let mut sockets = vec![first];
-        for _ in 1..self.count {
-            sockets.push(bind_one(bound, true)?);
-        }
-        Ok(BoundListener { address, sockets })
-    }
-
-    fn adopt(&mut self, listener: BoundListener) {
-        for (index, seat) in self.seats.iter().enumerate() {
-            match listener.sockets[index].try_clone() {
-                Ok(socket) => {
-                    if seat.handle.send(Command::Listen(vec![(listener.address, socket)])).is_err() {
-                        tracing::warn!(worker = index, "a worker takes no commands");
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(worker = index, %error, "cannot hand over a listener")
-                }
-            }
-        }
-        self.listeners.push(listener);
-    }
-
-    fn release(&mut self, address: SocketAddr) {
-        self.listeners.retain(|listener| listener.address != address);
-        for seat in &self.seats {
-            // A worker that takes no commands has ended, and its successor does not listen there.
-            let _ = seat.handle.send(Command::Unlisten(vec![address]));
-        }
-    }
-
-    fn release_all(&mut self) {
-        self.listeners.clear();
-    }
-
-    fn supervise(&mut self) -> Vec<usize> {
-        let mut restarted = Vec::new();
-        for index in 0..self.seats.len() {
-            if !self.seats[index].thread.is_finished() {
-                continue;
-            }
-            match self.start(index) {
-                Ok(seat) => {
-                    let successor = seat.first_flight;
-                    self.seats[index] = seat;
-                    self.peers.publish(self.workers());
-                    self.seats[index].refresh();
-                    // Requests of other workers may wait for what this one would have said.
-                    for seat in &self.seats {
-                        let _ = seat.handle.send(Command::PeerEnded { worker: index, successor });
-                    }
-                    restarted.push(index);
-                }
-                Err(error) => {
-                    tracing::error!(worker = index, %error, "cannot start a worker again")
-                }
-            }
-        }
-        restarted
-    }
-
-    fn drained(&mut self) -> bool {
-        self.seats.iter().all(|seat| seat.thread.is_finished())
-    }
-
-    fn io_driver(&self) -> &'static str {
-        self.driver.label()
-    }
 }

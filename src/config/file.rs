@@ -114,6 +114,7 @@ fn server(context: &Context<'_>, table: &Table<'_>) -> Server {
         workers: table.count("workers"),
         io_driver: io_driver_of_environment(context, table).unwrap_or(written),
         drain_timeout: table.duration("drain_timeout_ms"),
+        handover_timeout: table.duration("handover_timeout_ms"),
         public_url: table.text("public_url").and_then(|text| text.parse(address::public_url)),
         trusted_hops: table.count("trusted_hops"),
         allowed_origins: table.list("allowed_origins", address::origin),

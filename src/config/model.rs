@@ -38,6 +38,8 @@ pub struct Server {
     pub io_driver: IoDriver,
     /// How long a drain waits for exchanges in flight.
     pub drain_timeout: Duration,
+    /// How long a successor may take until it is ready to serve.
+    pub handover_timeout: Duration,
     /// Public base URL, without a trailing slash.
     pub public_url: Option<String>,
     /// How many proxies in front of us are ours: that many entries of `X-Forwarded-For` are kept.

@@ -168,6 +168,14 @@ const REFERENCE: &[KeyDoc] = &[
     count(SERVER, "workers", 0, 0, 1024, "worker threads; 0: one per core this process may use"),
     choice::<IoDriver>(SERVER, "io_driver", &[], "how to wait for I/O; `RINGWAY_IO_DRIVER` in the environment wins"),
     millis(SERVER, "drain_timeout_ms", 30 * SECOND_MS, 0, HOUR_MS, "how long a drain waits for exchanges in flight"),
+    millis(
+        SERVER,
+        "handover_timeout_ms",
+        30 * SECOND_MS,
+        100,
+        HOUR_MS,
+        "how long a new process may take until it is ready to take over (`USR2`)",
+    ),
     text(SERVER, "public_url", "https://mcp.example.com", Absent::None, "what clients call this proxy"),
     count(
         SERVER,

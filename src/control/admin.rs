@@ -6,10 +6,13 @@
 //! page that a browser on this machine shows: it is known by a foreign `Origin` or, after DNS
 //! rebinding, by a foreign `Host`. Probes are open to all.
 
+use std::future::{Future, poll_fn};
 use std::hint::black_box;
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
@@ -55,7 +58,8 @@ async fn accept(control: Rc<Control>, listener: TcpListener) {
         while Rc::strong_count(&house) > CONNECTIONS_MAX {
             monoio::time::sleep(ACCEPT_AGAIN).await;
         }
-        match listener.accept().await {
+        let Some(accepted) = accept_one(&control, &listener).await else { return };
+        match accepted {
             Ok((stream, _)) => {
                 let (shared, place) = (Rc::clone(&control), Rc::clone(&house));
                 control.tasks.spawn(async move {
@@ -70,6 +74,21 @@ async fn accept(control: Rc<Control>, listener: TcpListener) {
             }
         }
     }
+}
+
+/// The next connection; `None` once a successor takes them. Nothing is lost when the pending accept
+/// is dropped: on epoll it is only an interest. Tasks of this loop are all polled together, so the
+/// flag is seen without a waker of its own.
+async fn accept_one(
+    control: &Control,
+    listener: &TcpListener,
+) -> Option<io::Result<(TcpStream, std::net::SocketAddr)>> {
+    let mut accept = pin!(listener.accept());
+    poll_fn(|cx| match control.handed_over.get() {
+        true => Poll::Ready(None),
+        false => accept.as_mut().poll(cx).map(Some),
+    })
+    .await
 }
 
 /// Serves one request. A timeout drops a pending read or write, which is safe here alone: the
@@ -201,6 +220,7 @@ async fn metrics(control: &Control) -> Response {
         gathered: &gathered,
         // Loaded behind the answers: it knows every label that is in them.
         snapshot: &control.cell.load(),
+        snapshots: control.snapshots(),
         counters: control.counters.get(),
         io_driver: control.fleet.borrow().io_driver(),
         lost_log_lines: control.lost_log_lines(),

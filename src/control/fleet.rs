@@ -3,15 +3,40 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use super::handover::HandedSocket;
 use crate::seam::WorkerHandle;
 
-/// One configured address, bound for every worker but not served yet. Dropped, it is unbound.
+/// One configured address, bound for every worker but not accepted from yet. Dropped, it is unbound.
 #[derive(Debug)]
 pub struct BoundListener {
     /// The address as configured: port 0 stays 0 here, whichever port it became.
     pub address: SocketAddr,
-    /// One member of the `SO_REUSEPORT` group for each worker, in worker order.
-    pub sockets: Vec<TcpListener>,
+    /// One member of the `SO_REUSEPORT` group for each worker, in worker order. May be empty if there
+    /// are shared ones.
+    pub own: Vec<TcpListener>,
+    /// Sockets that every worker accepts from: one from a service manager, or what a predecessor with
+    /// more workers had. A queue that nobody looked at would lose its connections.
+    pub shared: Vec<TcpListener>,
+}
+
+impl BoundListener {
+    /// The address with the port it got.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let socket = self.own.first().or_else(|| self.shared.first());
+        socket.ok_or(io::ErrorKind::AddrNotAvailable)?.local_addr()
+    }
+
+    /// Duplicates of what a worker accepts from.
+    ///
+    /// # Errors
+    /// When descriptors are exhausted.
+    pub fn of_worker(&self, index: usize) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+        let sockets = self.own.get(index).into_iter().chain(&self.shared);
+        sockets.map(|socket| Ok((self.address, socket.try_clone()?))).collect()
+    }
 }
 
 /// What control needs of those who run the workers. Called on the control thread only, and must not
@@ -27,9 +52,19 @@ pub trait Fleet: Send {
     /// Of the socket that could not be bound; none of the others stays bound then.
     fn bind(&self, address: SocketAddr) -> io::Result<BoundListener>;
 
-    /// Has every worker accept on its socket of the listener (`Command::Listen`), and gives the
-    /// address to workers started later.
-    fn adopt(&mut self, listener: BoundListener);
+    /// Has every worker accept on its sockets of the listeners (`Command::Listen`), and gives them to
+    /// workers started later.
+    ///
+    /// # Errors
+    /// When descriptors are exhausted. No worker accepts on any of the listeners then, but those
+    /// started later do.
+    fn adopt(&mut self, listeners: Vec<BoundListener>) -> io::Result<()>;
+
+    /// Duplicates of all listening sockets, for a successor.
+    ///
+    /// # Errors
+    /// When descriptors are exhausted.
+    fn sockets(&self) -> io::Result<Vec<HandedSocket>>;
 
     /// Has every worker stop accepting on a configured address (`Command::Unlisten`).
     fn release(&mut self, address: SocketAddr);
@@ -40,8 +75,8 @@ pub trait Fleet: Send {
     fn release_all(&mut self);
 
     /// Starts again every worker that has ended, with the listeners and the snapshot in force, and
-    /// gives their numbers; a worker that cannot be started is tried again by the next call. Called
-    /// twice a second until a drain begins, and not after.
+    /// gives their numbers; one that cannot be started, or does not last, is tried again by a later call.
+    /// Called several times a second until a drain begins, and not after.
     fn supervise(&mut self) -> Vec<usize>;
 
     /// Whether every worker has ended. Asked after `Command::Drain` only.

@@ -19,6 +19,8 @@ pub(super) enum Order {
     Reload(Sender<Outcome>),
     /// Drain and end; the second time: end at once.
     Stop,
+    /// Drain and end: a successor serves.
+    HandedOver,
 }
 
 /// Asks the control thread to act, as signals do; for programs and tests that run the proxy inside.
@@ -59,6 +61,11 @@ impl ControlHandle {
     /// Begins to drain; a second call ends at once.
     pub fn stop(&self) {
         self.order(Order::Stop);
+    }
+
+    /// Begins to drain, as a successor serves.
+    pub(super) fn handed_over(&self) {
+        self.order(Order::HandedOver);
     }
 
     fn order(&self, order: Order) {

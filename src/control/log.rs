@@ -45,9 +45,9 @@ pub fn init() -> Log {
 
 /// A panic is a line of the log like any other; what it ends says so by itself.
 fn report_panic(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload_as_str().unwrap_or("no message");
+    let reason = panic.payload_as_str().unwrap_or("no message");
     let place = panic.location().map(ToString::to_string);
-    tracing::error!(place, message, "panic");
+    tracing::error!(place, reason, "panic");
 }
 
 impl Log {

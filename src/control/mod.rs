@@ -15,7 +15,9 @@ mod bell;
 mod fleet;
 mod gather;
 mod handle;
+mod handover;
 pub mod log;
+mod notify;
 mod process;
 mod prometheus;
 mod reload;
@@ -31,7 +33,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use monoio::{LegacyDriver, RuntimeBuilder};
@@ -44,6 +46,8 @@ use crate::seam::{Command, Snapshot, SnapshotCell};
 pub use access::AccessLog;
 pub use fleet::{BoundListener, Fleet};
 pub use handle::{ControlHandle, Inbox, channel};
+pub use handover::{Handed, HandedSocket, Place, Plane, Predecessor, Program};
+pub use notify::Notifier;
 pub use reload::Outcome;
 pub use resolve::{Addresses, Resolver};
 pub use signal::Signals;
@@ -53,7 +57,7 @@ use handle::{Order, Orders};
 use tasks::Tasks;
 
 /// How often ended workers are looked for.
-const SUPERVISE_EVERY: Duration = Duration::from_millis(500);
+const SUPERVISE_EVERY: Duration = Duration::from_millis(200);
 
 /// How often a drain looks whether it is over.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -91,6 +95,8 @@ pub struct ControlParts {
     pub resolver: Resolver,
     /// The running workers.
     pub fleet: Box<dyn Fleet>,
+    /// Bound for them, to be accepted from as soon as all else is set up.
+    pub listeners: Vec<BoundListener>,
     /// The bound admin listener, if the configuration names one.
     pub admin: Option<TcpListener>,
     /// Both ends of [`channel`]: control gives itself orders too.
@@ -101,6 +107,14 @@ pub struct ControlParts {
     pub access_log: AccessLog,
     /// Log lines lost so far, if the log counts them.
     pub lost_log_lines: Option<log::LostLines>,
+    /// How to start a successor. Absent where the proxy runs inside another program.
+    pub program: Option<Program>,
+    /// The process to take over from.
+    pub predecessor: Option<Predecessor>,
+    /// Hears how we are.
+    pub notifier: Notifier,
+    /// For a test: called whenever ended workers are looked for.
+    pub tick: Option<fn()>,
 }
 
 /// Runs the control thread until a drain has ended.
@@ -120,34 +134,77 @@ async fn serve(parts: ControlParts) -> io::Result<Exit> {
         handle: parts.orders.0,
         access_log: parts.access_log,
         lost_log_lines: parts.lost_log_lines,
+        program: parts.program,
+        notifier: parts.notifier,
+        admin: parts.admin,
+        tick: parts.tick,
         started: clock::wall(),
         config: RefCell::new(Rc::new(parts.config)),
         resolver: RefCell::new(parts.resolver),
         fleet: RefCell::new(parts.fleet),
         ledger: RefCell::new(Ledger::default()),
+        former: RefCell::default(),
         counters: Cell::new(Counters::default()),
         changing: Cell::new(false),
         draining: Cell::new(false),
+        handed_over: Cell::new(false),
         tasks: Tasks::default(),
     });
     if let Some(signals) = parts.signals {
         signal::watch(&control, signals)?;
     }
-    if let Some(listener) = parts.admin {
-        admin::listen(&control, listener)?;
+    if let Some(listener) = &control.admin {
+        admin::listen(&control, listener.try_clone()?)?;
     }
     control.tasks.spawn(resolve::keep_fresh(Rc::clone(&control)));
     control.tasks.spawn(supervise(Rc::clone(&control)));
+    control.tasks.spawn(notify::feed_watchdog(Rc::clone(&control)));
+    begin(&control, parts.listeners, parts.predecessor.as_ref())?;
     let main = async {
-        until_stop(&control, &mut orders).await?;
-        Ok(drain(&control, &orders).await)
+        let ending = until_stop(&control, &mut orders).await?;
+        Ok(drain(&control, &orders, ending).await)
     };
     let ended = control.tasks.run_beside(main).await;
     control.access_log.finish();
     ended
 }
 
-async fn until_stop(control: &Rc<Control>, orders: &mut Orders) -> io::Result<()> {
+/// Accepts connections; everything that could fail is behind us. Blocks while a predecessor hands
+/// over: nothing else runs here yet.
+fn begin(control: &Control, listeners: Vec<BoundListener>, predecessor: Option<&Predecessor>) -> io::Result<()> {
+    if let Some(predecessor) = predecessor {
+        predecessor.ask()?;
+    }
+    let workers = {
+        let mut fleet = control.fleet.borrow_mut();
+        fleet.adopt(listeners)?;
+        fleet.workers().len()
+    };
+    let admin = control.admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    info!(
+        workers,
+        io_driver = control.fleet.borrow().io_driver(),
+        admin = admin.map(|address| address.to_string()),
+        pid = std::process::id(),
+        "serving"
+    );
+    if let Some(predecessor) = predecessor {
+        predecessor.tell_serving();
+    }
+    control.notifier.tell_ready();
+    Ok(())
+}
+
+/// Why the workers are to finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Told to.
+    Stop,
+    /// A successor serves.
+    HandedOver,
+}
+
+async fn until_stop(control: &Rc<Control>, orders: &mut Orders) -> io::Result<Ending> {
     loop {
         match orders.next().await? {
             Order::Reload(reply) => {
@@ -157,18 +214,31 @@ async fn until_stop(control: &Rc<Control>, orders: &mut Orders) -> io::Result<()
                     let _ = reply.send(reload::run(&shared).await);
                 });
             }
-            Order::Stop => return Ok(()),
+            Order::Stop => return Ok(Ending::Stop),
+            Order::HandedOver => return Ok(Ending::HandedOver),
         }
     }
 }
 
 /// Lets the workers finish, but not for ever. Nothing is published or restarted any more.
-async fn drain(control: &Control, orders: &Orders) -> Exit {
+async fn drain(control: &Control, orders: &Orders, ending: Ending) -> Exit {
     control.draining.set(true);
     let timeout = control.config().server.drain_timeout;
     info!(timeout_ms = timeout.as_millis() as u64, "draining");
     control.fleet.borrow_mut().release_all();
-    control.command_all(|| Command::Drain(timeout));
+    // A service manager that stops us after a hand-over tells all processes: that is not yet to end at once.
+    let mut stops_left = match ending {
+        Ending::Stop => {
+            control.notifier.tell("STOPPING=1");
+            control.command_all(|| Command::Drain(timeout));
+            1
+        }
+        Ending::HandedOver => {
+            control.handed_over.set(true);
+            control.command_all(|| Command::HandOver(timeout));
+            2
+        }
+    };
     let deadline = clock::now() + timeout + DRAIN_GRACE;
     loop {
         if control.fleet.borrow_mut().drained() {
@@ -181,9 +251,13 @@ async fn drain(control: &Control, orders: &Orders) -> Exit {
         }
         match orders.take() {
             Some(Order::Stop) => {
-                warn!("told twice to stop: ending at once");
-                return Exit::AtOnce;
+                stops_left -= 1;
+                if stops_left == 0 {
+                    warn!("told twice to stop: ending at once");
+                    return Exit::AtOnce;
+                }
             }
+            Some(Order::HandedOver) => {}
             Some(Order::Reload(reply)) => {
                 let _ = reply.send(Outcome::Draining);
             }
@@ -194,6 +268,9 @@ async fn drain(control: &Control, orders: &Orders) -> Exit {
 
 async fn supervise(control: Rc<Control>) {
     while !control.draining.get() {
+        if let Some(tick) = control.tick {
+            tick();
+        }
         for worker in control.fleet.borrow_mut().supervise() {
             error!(worker, "a worker ended and was started again");
             control.ledger.borrow_mut().retire(worker);
@@ -210,15 +287,23 @@ struct Control {
     handle: ControlHandle,
     access_log: AccessLog,
     lost_log_lines: Option<log::LostLines>,
+    program: Option<Program>,
+    notifier: Notifier,
+    admin: Option<TcpListener>,
+    tick: Option<fn()>,
     /// Wall clock at the start, since the Unix epoch.
     started: Duration,
     config: RefCell<Rc<Config>>,
     resolver: RefCell<Resolver>,
     fleet: RefCell<Box<dyn Fleet>>,
     ledger: RefCell<Ledger>,
+    /// Snapshots that were in force, while somebody uses them.
+    former: RefCell<Vec<Weak<Snapshot>>>,
     counters: Cell<Counters>,
     changing: Cell<bool>,
     draining: Cell<bool>,
+    /// A successor serves, and answers operators too.
+    handed_over: Cell<bool>,
     tasks: Tasks,
 }
 
@@ -230,6 +315,8 @@ struct Counters {
     last_reload_failed: bool,
     worker_restarts: u64,
     caches_cleared: u64,
+    handovers_ok: u64,
+    handovers_failed: u64,
 }
 
 impl Control {
@@ -263,9 +350,19 @@ impl Control {
     fn publish(&self, config: Rc<Config>, snapshot: Snapshot) {
         debug_assert!(self.changing.get(), "published out of turn");
         debug_assert_eq!(snapshot.generation, self.cell.load().generation + 1);
-        self.cell.store(Arc::new(snapshot));
+        let former = self.cell.swap(Arc::new(snapshot));
+        self.former.borrow_mut().push(Arc::downgrade(&former));
+        drop(former);
+        self.snapshots();
         self.config.replace(config);
         self.command_all(|| Command::Refresh);
+    }
+
+    /// How many snapshots there are: the one in force, and those that requests in flight began with.
+    fn snapshots(&self) -> usize {
+        let mut former = self.former.borrow_mut();
+        former.retain(|snapshot| snapshot.strong_count() > 0);
+        1 + former.len()
     }
 
     fn command_all(&self, command: impl Fn() -> Command) {

@@ -23,10 +23,15 @@ const DURATION_BOUNDS: [u64; 18] = [
 /// Bounds of the proxy's own time, in microseconds.
 const OVERHEAD_BOUNDS: [u64; 13] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000];
 
+/// Bounds of a worker's lateness, in microseconds.
+const STALL_BOUNDS: [u64; 11] =
+    [1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
+
 /// All that the page is made of.
 pub(super) struct Scrape<'a> {
     pub(super) gathered: &'a Gathered,
     pub(super) snapshot: &'a Snapshot,
+    pub(super) snapshots: usize,
     pub(super) counters: Counters,
     pub(super) io_driver: &'a str,
     pub(super) lost_log_lines: u64,
@@ -146,17 +151,34 @@ fn upstream(page: &mut Page, total: &WorkerStats, snapshot: &Snapshot) {
 }
 
 fn workers(page: &mut Page, scrape: &Scrape<'_>) {
+    let each = || scrape.gathered.workers.iter().enumerate().map(|(number, worker)| (number.to_string(), worker));
     page.family("ringway_worker_up", Kind::Gauge, "Whether the worker answered this scrape.");
-    for (number, worker) in scrape.gathered.workers.iter().enumerate() {
-        page.sample(&[("worker", &number.to_string())], u8::from(worker.up));
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], u8::from(worker.up));
     }
     page.family(
         "ringway_worker_busy_ratio",
         Kind::Gauge,
         "Share of time the worker's thread ran since the scrape before.",
     );
-    for (number, worker) in scrape.gathered.workers.iter().enumerate() {
-        page.sample(&[("worker", &number.to_string())], worker.busy);
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], worker.busy);
+    }
+    page.family("ringway_worker_connections", Kind::Gauge, "Client connections of the worker.");
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], worker.stats.client_connections);
+    }
+    page.family("ringway_worker_exchanges", Kind::Gauge, "Requests in flight in the worker.");
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], worker.stats.exchanges);
+    }
+    page.family("ringway_worker_streams", Kind::Gauge, "Of these, requests whose answer is an event stream.");
+    for (number, worker) in each() {
+        page.sample(&[("worker", &number)], worker.stats.streams);
+    }
+    page.family("ringway_worker_stall_seconds", Kind::Histogram, "How late the worker's loop came to a tick.");
+    for (number, worker) in each() {
+        page.histogram_samples(&[("worker", &number)], &worker.stats.stalls, &STALL_BOUNDS);
     }
     page.single(
         "ringway_worker_restarts_total",
@@ -175,6 +197,12 @@ fn configuration(page: &mut Page, scrape: &Scrape<'_>) {
         "Number of the configuration snapshot in force.",
         scrape.snapshot.generation,
     );
+    page.single(
+        "ringway_config_snapshots",
+        Kind::Gauge,
+        "Configuration snapshots in memory: the one in force, and those that requests in flight began with.",
+        scrape.snapshots,
+    );
     page.family("ringway_reloads_total", Kind::Counter, "Reloads of the configuration.");
     page.sample(&[("result", "ok")], scrape.counters.reloads_ok);
     page.sample(&[("result", "failed")], scrape.counters.reloads_failed);
@@ -184,6 +212,9 @@ fn configuration(page: &mut Page, scrape: &Scrape<'_>) {
         "Whether the last reload succeeded; 1 before the first.",
         u8::from(!scrape.counters.last_reload_failed),
     );
+    page.family("ringway_handovers_total", Kind::Counter, "Attempts to hand over to a new process.");
+    page.sample(&[("result", "ok")], scrape.counters.handovers_ok);
+    page.sample(&[("result", "failed")], scrape.counters.handovers_failed);
 }
 
 fn process(page: &mut Page, scrape: &Scrape<'_>) {
@@ -267,13 +298,17 @@ impl Page {
 
     fn histogram(&mut self, name: &'static str, help: &str, latency: &Latency, bounds: &[u64]) {
         self.family(name, Kind::Histogram, help);
+        self.histogram_samples(&[], latency, bounds);
+    }
+
+    fn histogram_samples(&mut self, labels: &[(&str, &str)], latency: &Latency, bounds: &[u64]) {
         let summary = Summary::of(latency, bounds);
-        for (bound, count) in bounds.iter().zip(&summary.cumulative) {
-            self.line("_bucket", &[("le", &seconds(*bound).to_string())], count);
+        let bounds = bounds.iter().map(|bound| seconds(*bound).to_string()).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(summary.cumulative.iter().chain([&summary.count])) {
+            self.line("_bucket", &[labels, &[("le", &bound)]].concat(), count);
         }
-        self.line("_bucket", &[("le", "+Inf")], summary.count);
-        self.line("_sum", &[], seconds(summary.sum_micros));
-        self.line("_count", &[], summary.count);
+        self.line("_sum", labels, seconds(summary.sum_micros));
+        self.line("_count", labels, summary.count);
     }
 }
 
@@ -354,6 +389,7 @@ mod tests {
         render(&Scrape {
             gathered: &Gathered { workers: vec![worker, Worker::default()], total },
             snapshot,
+            snapshots: 1,
             counters: Counters { reloads_failed: 2, last_reload_failed: true, ..Counters::default() },
             io_driver: "epoll",
             lost_log_lines: 0,

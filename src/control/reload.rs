@@ -6,16 +6,26 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
 use super::access::Output;
 use super::{BoundListener, Control, Fleet, Source, resolve};
+use crate::clock;
 use crate::config::model::{AccessLog, Choice, Config, IoDriver};
-use crate::config::{self, Fault};
+use crate::config::{self, ConfigError, Fault, Loaded};
 use crate::seam::{BuildError, Snapshot};
+
+/// A file that was written to so short a time ago may be half of what it will be, and half a file can
+/// be a good one. Far above what a writer needs between two writes.
+const QUIET: Duration = Duration::from_millis(30);
+
+/// How long files are waited for to become quiet.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What became of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +43,10 @@ pub enum Outcome {
 /// Reloads, counts it and logs what came of it.
 pub(super) async fn run(control: &Control) -> Outcome {
     let _turn = control.turn().await;
+    let is_serving = !control.draining.get();
+    if is_serving {
+        control.notifier.tell_reloading();
+    }
     let outcome = match &control.source {
         Source::File(path) => attempt(control, path).await,
         Source::Fixed => Outcome::NothingToReload,
@@ -64,6 +78,9 @@ pub(super) async fn run(control: &Control) -> Outcome {
         }
         Outcome::Draining => warn!("not reloaded: draining"),
     }
+    if is_serving && !control.draining.get() {
+        control.notifier.tell_ready();
+    }
     outcome
 }
 
@@ -72,7 +89,7 @@ async fn attempt(control: &Control, path: &Path) -> Outcome {
         return Outcome::Draining;
     }
     let old = control.config();
-    let new = match config::load_with(path, &config::process_variable) {
+    let new = match load_quiet(path).await {
         Ok(loaded) => {
             for note in loaded.notes {
                 warn!(note, "configuration note");
@@ -111,13 +128,54 @@ async fn attempt(control: &Control, path: &Path) -> Outcome {
     resolve::adopt(control, known);
     control.publish(Rc::new(new), snapshot);
     let mut fleet = control.fleet.borrow_mut();
-    for listener in bound {
-        fleet.adopt(listener);
+    if let Err(error) = fleet.adopt(bound) {
+        error!(%error, "workers do not accept at the new addresses");
     }
     for address in listen.removed {
         fleet.release(address);
     }
     Outcome::Done(generation)
+}
+
+/// Loads the files as they are when nobody is writing to them.
+async fn load_quiet(path: &Path) -> Result<Loaded, ConfigError> {
+    let deadline = clock::now() + QUIET_WAIT_MAX;
+    loop {
+        let before = clock::wall();
+        let loaded = config::load_with(path, &config::process_variable);
+        let Some(file) = written_to(&files_of(path, &loaded), before) else {
+            return loaded;
+        };
+        if clock::now() >= deadline {
+            let problem = format!("has been written to all the time for {} ms", QUIET_WAIT_MAX.as_millis());
+            let remedy = "write it elsewhere, then rename it".into();
+            return Err(ConfigError { faults: vec![Fault { problem, remedy, ..fault_of(&file, "") }] });
+        }
+        monoio::time::sleep(QUIET).await;
+    }
+}
+
+/// What was read, as far as it is known.
+fn files_of(path: &Path, loaded: &Result<Loaded, ConfigError>) -> Vec<PathBuf> {
+    match loaded {
+        Ok(loaded) => loaded.files.clone(),
+        Err(error) => {
+            let named: BTreeSet<PathBuf> = error.faults.iter().map(|fault| PathBuf::from(&fault.file)).collect();
+            std::iter::once(path.to_owned()).chain(named).collect()
+        }
+    }
+}
+
+/// The first file that has changed since shortly before then. By the time of its status, which nobody
+/// sets; in the future if the clock was put back, and then it tells nothing.
+fn written_to(files: &[PathBuf], then: Duration) -> Option<PathBuf> {
+    let changed = |file: &PathBuf| {
+        let status = file.metadata().ok()?;
+        let seconds = Duration::from_secs(status.ctime().try_into().ok()?);
+        Some(seconds + Duration::from_nanos(status.ctime_nsec().try_into().ok()?))
+    };
+    let is_recent = |at: Duration| at + QUIET > then && at <= clock::wall();
+    files.iter().find(|file| changed(file).is_some_and(is_recent)).cloned()
 }
 
 /// Keys that the workers or the control loop are built around.

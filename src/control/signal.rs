@@ -1,4 +1,5 @@
-//! Signals as events of the control loop: `HUP` reloads; `TERM` and `INT` drain, a second one ends at once.
+//! Signals as events of the control loop: `HUP` reloads; `TERM` and `INT` drain, a second one ends at once;
+//! `USR2` hands over to a new process.
 //!
 //! The handlers only write a byte each (signal-hook's self-pipe), so nothing runs in signal context
 //! and any thread may be the one interrupted.
@@ -7,18 +8,19 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::low_level::pipe;
 use tracing::error;
 
 use super::bell::Bell;
-use super::{Control, reload};
+use super::{Control, handover, reload};
 
 /// The signals of this process, caught from the moment it is made.
 #[derive(Debug)]
 pub struct Signals {
     reload: UnixStream,
     stop: UnixStream,
+    hand_over: UnixStream,
 }
 
 impl Signals {
@@ -27,7 +29,7 @@ impl Signals {
     /// # Errors
     /// When a handler cannot be installed.
     pub fn install() -> io::Result<Self> {
-        Ok(Self { reload: caught(&[SIGHUP])?, stop: caught(&[SIGTERM, SIGINT])? })
+        Ok(Self { reload: caught(&[SIGHUP])?, stop: caught(&[SIGTERM, SIGINT])?, hand_over: caught(&[SIGUSR2])? })
     }
 }
 
@@ -44,6 +46,7 @@ fn caught(signals: &[i32]) -> io::Result<UnixStream> {
 pub(super) fn watch(control: &Rc<Control>, signals: Signals) -> io::Result<()> {
     control.tasks.spawn(reload_on(Rc::clone(control), Bell::new(signals.reload)?));
     control.tasks.spawn(stop_on(Rc::clone(control), Bell::new(signals.stop)?));
+    control.tasks.spawn(hand_over_on(Rc::clone(control), Bell::new(signals.hand_over)?));
     Ok(())
 }
 
@@ -51,6 +54,13 @@ async fn reload_on(control: Rc<Control>, mut bell: Bell) {
     // Signals that come during a reload ring once more afterwards, and the file is read again.
     while report(bell.rung().await).is_some() {
         reload::run(&control).await;
+    }
+}
+
+async fn hand_over_on(control: Rc<Control>, mut bell: Bell) {
+    // Signals that come during a hand-over are joined into one, which finds a drain if it succeeded.
+    while report(bell.rung().await).is_some() {
+        handover::run(&control).await;
     }
 }
 

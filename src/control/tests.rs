@@ -58,11 +58,16 @@ impl Fleet for FakeFleet {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         self.note(format!("bind {address}"));
-        Ok(BoundListener { address, sockets: Vec::new() })
+        Ok(BoundListener { address, own: Vec::new(), shared: Vec::new() })
     }
 
-    fn adopt(&mut self, listener: BoundListener) {
-        self.note(format!("adopt {}", listener.address));
+    fn adopt(&mut self, listeners: Vec<BoundListener>) -> io::Result<()> {
+        listeners.iter().for_each(|listener| self.note(format!("adopt {}", listener.address)));
+        Ok(())
+    }
+
+    fn sockets(&self) -> io::Result<Vec<HandedSocket>> {
+        Ok(Vec::new())
     }
 
     fn release(&mut self, address: SocketAddr) {
@@ -159,6 +164,11 @@ fn start_from(config: Config, source: Source, silent_workers: usize, file: PathB
         signals: None,
         access_log,
         lost_log_lines: None,
+        listeners: Vec::new(),
+        program: None,
+        predecessor: None,
+        notifier: Notifier::default(),
+        tick: None,
     };
     let thread = thread::spawn(move || run(parts));
     Running { file, admin, handle, events, ended, thread }

@@ -37,6 +37,7 @@ fn server_keys(server: &Server) -> Value {
         workers,
         io_driver,
         drain_timeout,
+        handover_timeout,
         public_url,
         trusted_hops,
         allowed_origins,
@@ -49,6 +50,7 @@ fn server_keys(server: &Server) -> Value {
         "workers": workers,
         "io_driver": io_driver.name(),
         "drain_timeout_ms": drain_timeout.as_millis(),
+        "handover_timeout_ms": handover_timeout.as_millis(),
         "public_url": public_url,
         "trusted_hops": trusted_hops,
         "allowed_origins": allowed_origins,
@@ -231,6 +233,7 @@ fn worker_state(number: usize, worker: &Worker) -> Value {
         "busy_ratio": worker.busy,
         "cpu_seconds": worker.stats.cpu.as_secs_f64(),
         "age_seconds": worker.stats.age.as_secs_f64(),
+        "stall_micros": quantiles(&worker.stats.stalls),
         "counted": counted(&worker.stats),
     })
 }

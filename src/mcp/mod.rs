@@ -30,6 +30,6 @@ pub use listen::listen_end;
 pub use lost::{LOST_SESSION_BYTES_MAX, may_say_session_lost, says_session_lost};
 pub use method::{MethodLabel, NameField};
 pub use reply::{CacheScope, Outcome, Reply, negotiated_version};
-pub use session::{Binding, Session, SessionKeys, binding_of};
+pub use session::{Binding, RandomSecret, Session, SessionKeys, binding_of};
 pub use sse::{Boundaries, Event, EventReader};
 pub use version::{Era, ProtocolVersion};

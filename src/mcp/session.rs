@@ -47,8 +47,12 @@ pub struct Session {
 #[derive(Clone)]
 pub struct SessionKeys {
     keys: Vec<Key>,
-    random: bool,
+    /// Kept for a successor, if nobody else has it.
+    random: Option<RandomSecret>,
 }
+
+/// A secret from the system's random number generator.
+pub type RandomSecret = [u8; 32];
 
 #[derive(Clone)]
 struct Key {
@@ -68,7 +72,7 @@ impl SessionKeys {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let keys: Vec<Key> = secrets.into_iter().map(Key::derive).collect();
         debug_assert!(!keys.is_empty(), "sealing needs a key");
-        Self { keys, random: false }
+        Self { keys, random: None }
     }
 
     /// A key that nobody else has.
@@ -77,15 +81,27 @@ impl SessionKeys {
     /// When the system gives no random bytes: there is nothing to serve sessions with then.
     #[must_use]
     pub fn random() -> Self {
-        let mut secret = [0; 32];
+        let mut secret = RandomSecret::default();
         getrandom::fill(&mut secret).expect("the system's random number generator works");
-        Self { random: true, ..Self::new([secret.as_slice()]) }
+        Self::of_random(secret)
+    }
+
+    /// The keys that another process drew with [`SessionKeys::random`].
+    #[must_use]
+    pub fn of_random(secret: RandomSecret) -> Self {
+        Self { random: Some(secret), ..Self::new([secret.as_slice()]) }
+    }
+
+    /// What [`SessionKeys::of_random`] makes the same keys of; `None` for configured ones.
+    #[must_use]
+    pub fn random_secret(&self) -> Option<RandomSecret> {
+        self.random
     }
 
     /// Whether they came from [`SessionKeys::random`].
     #[must_use]
     pub fn are_random(&self) -> bool {
-        self.random
+        self.random.is_some()
     }
 
     /// The token for a session. A nonce must never be given twice with one key.
@@ -170,6 +186,16 @@ mod tests {
         assert!(token.bytes().all(|byte| (0x21..=0x7e).contains(&byte)), "{token}");
         assert_eq!(keys.open(token.as_bytes()), Some(session()));
         assert_eq!(SessionKeys::new([b"two".as_slice()]).open(token.as_bytes()), None);
+    }
+
+    #[test]
+    fn random_keys_can_be_handed_on() {
+        let keys = SessionKeys::random();
+        let token = keys.seal(&session(), [3; NONCE]);
+        let heir = SessionKeys::of_random(keys.random_secret().expect("random"));
+        assert_eq!(heir.open(token.as_bytes()), Some(session()));
+        assert!(heir.are_random());
+        assert_eq!(SessionKeys::new([b"one".as_slice()]).random_secret(), None);
     }
 
     #[test]

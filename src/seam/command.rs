@@ -38,6 +38,9 @@ pub enum Command {
     Stats(Sender<WorkerStats>),
     /// Stop accepting, finish what is in flight, end after at most this long.
     Drain(Duration),
+    /// As `Drain`, but another process accepts on the same sockets: what is queued is left to it, and
+    /// a connection between two requests is not ended at once, for its client knows nothing yet.
+    HandOver(Duration),
 }
 
 /// Control's end.

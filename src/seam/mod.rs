@@ -11,6 +11,7 @@ mod peer;
 mod snapshot;
 mod stats;
 
+pub use crate::mcp::{RandomSecret, SessionKeys};
 pub use access::{AccessLines, access_lines};
 pub use command::{Command, Mailbox, WorkerHandle, mailbox};
 pub use labels::{Cached, Coalesced, Era, ErasSeen, Invalidation, SessionEvent, Share};

@@ -178,6 +178,8 @@ pub struct WorkerStats {
     pub upstream_duration: Latency,
     /// Time in the proxy itself: the head's arrival to the send, and the answer's arrival to its relay.
     pub overhead: Latency,
+    /// How late the worker's loop came to each tick.
+    pub stalls: Latency,
     /// By endpoint.
     pub endpoints: AHashMap<EndpointId, EndpointStats>,
     /// CPU time of the worker's thread.

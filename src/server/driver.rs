@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
+use super::limit;
 use crate::config::model::IoDriver;
 
 /// From the fastest to the one that always works. Measured on a one-core proxy, CPU per request:
@@ -37,6 +38,7 @@ impl Driver {
         for driver in rings {
             match driver.try_out() {
                 Ok(()) => return Ok(driver),
+                Err(error) if limit::is_descriptors(&error) => return Err(error),
                 Err(error) => refusal = error,
             }
         }

@@ -91,7 +91,7 @@ async fn serve_one(core: &Rc<Core>, client: &mut Client) -> Outcome {
 /// Waits for the first byte of a request without holding memory for it. `false`: the connection ends.
 async fn wait_idle(core: &Core, client: &mut Client) -> bool {
     core.buffers.give(std::mem::take(&mut client.buffer));
-    if core.draining.get() {
+    if core.ends_idle() {
         return false;
     }
     let timeout = core.snapshot().limits.idle_timeout;

@@ -13,7 +13,7 @@ use arc_swap::Cache;
 use super::access::AccessLog;
 use super::alarm::Alarms;
 use super::share::Sharing;
-use crate::clock;
+use crate::clock::{self, Tick};
 use crate::config::model::{Limits, TraceHeaders};
 use crate::error::{ProxyError, Refusal};
 use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead, Trace, TraceIds};
@@ -43,6 +43,8 @@ pub(super) struct Core {
     pub(super) connections: Cell<usize>,
     pub(super) access: AccessLog,
     pub(super) hooks: Hooks,
+    /// While draining: from this tick on, connections between two requests end.
+    idle_until: Cell<Tick>,
     exchanges: Rc<Cell<usize>>,
     errands: Rc<Cell<usize>>,
     streams: Rc<Cell<usize>>,
@@ -106,6 +108,7 @@ impl Core {
             access,
             hooks,
             sharing: Rc::new(sharing),
+            idle_until: Cell::default(),
             exchanges: Rc::default(),
             errands: Rc::default(),
             streams: Rc::default(),
@@ -148,6 +151,21 @@ impl Core {
             TraceHeaders::Pass => Trace::Pass,
             TraceHeaders::Create => Trace::create(head, bytes, &mut self.trace_ids.borrow_mut()),
         }
+    }
+
+    /// From now on every answer is its connection's last, and this worker asks no other. A connection
+    /// between two requests has `idle_wait` to bring one.
+    pub(super) fn begin_drain(&self, idle_wait: Duration) {
+        let now = self.deadlines.now();
+        self.idle_until.set(if idle_wait.is_zero() { now } else { now.after(idle_wait) });
+        self.draining.set(true);
+        self.sharing.stand_alone();
+        self.alarms.ring_all();
+    }
+
+    /// Whether connections between two requests end.
+    pub(super) fn ends_idle(&self) -> bool {
+        self.draining.get() && self.deadlines.now() >= self.idle_until.get()
     }
 
     /// Time since the worker started.

@@ -20,7 +20,7 @@ mod share;
 mod subscribe;
 mod upload;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -62,6 +62,9 @@ pub(crate) struct Start {
     pub(crate) hasher: RandomState,
 }
 
+/// A turn of the loop that lasts longer is worth a line in the log.
+const STALL_WARNING: Duration = Duration::from_millis(500);
+
 /// Between looks at pools for connections that are too old or have ended.
 const SWEEP_TICKS: u32 = 10;
 
@@ -78,10 +81,8 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     // Followed with the first command, when all workers are known.
     let subscriptions = Subscriptions::default();
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
-    for (address, listener) in start.listeners.drain(..) {
-        acceptors.add(address, listener)?;
-    }
-    monoio::spawn(tick(Rc::clone(&core)));
+    acceptors.add_all(start.listeners.drain(..));
+    monoio::spawn(tick(Rc::clone(&core), start.index));
     let wake = start.mailbox.wake.take().ok_or_else(|| io::Error::other("the mailbox was taken"))?;
     let wake = UnixStream::from_std(wake)?;
     let mut drain = None;
@@ -101,24 +102,25 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
                     core.upstreams.keep_only(core.snapshot().clusters.iter());
                     subscriptions.follow(&core);
                 }
-                Command::Listen(listeners) => {
-                    for (address, listener) in listeners {
-                        if let Err(error) = acceptors.add(address, listener) {
-                            tracing::error!(%address, %error, "worker cannot listen");
-                        }
-                    }
+                Command::Listen(listeners) => acceptors.add_all(listeners),
+                Command::Unlisten(addresses) => {
+                    addresses.iter().for_each(|address| acceptors.remove(*address, Queue::Take));
                 }
-                Command::Unlisten(addresses) => addresses.iter().for_each(|address| acceptors.remove(*address)),
                 Command::PeerEnded { worker, successor } => core.sharing.peer_ended(worker, successor),
                 // A scrape that gave up waiting has dropped its end.
                 Command::Stats(reply) => drop(reply.send(core.report())),
                 // Beside the mail: what a worker counts can be asked for to its end.
                 Command::Drain(timeout) => {
-                    core.draining.set(true);
-                    core.sharing.stand_alone();
+                    core.begin_drain(Duration::ZERO);
                     subscriptions.end();
-                    core.alarms.ring_all();
-                    drain = Some(monoio::spawn(drained(Rc::clone(&core), acceptors.remove_all(), timeout)));
+                    let listeners = acceptors.remove_all(Queue::Take);
+                    drain = Some(monoio::spawn(drained(Rc::clone(&core), listeners, timeout)));
+                }
+                Command::HandOver(timeout) => {
+                    core.begin_drain(LAST_REQUEST_WAIT);
+                    subscriptions.end();
+                    let listeners = acceptors.remove_all(Queue::Leave);
+                    drain = Some(monoio::spawn(drained(Rc::clone(&core), listeners, timeout)));
                 }
             }
         }
@@ -159,11 +161,20 @@ async fn wait_for_mail(wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) ->
     }
 }
 
-/// Advances the coarse clock, enforces deadlines, hands over log lines, looks after the pools.
-async fn tick(core: Rc<Core>) {
+/// Advances the coarse clock, enforces deadlines, hands over log lines, looks after the pools, and sees
+/// how late it is: as late as a turn of the loop, in which nobody else was served, lasted beyond the time
+/// it was due.
+async fn tick(core: Rc<Core>, worker: usize) {
     let mut swept = 0;
+    let mut last = core.age();
     loop {
         monoio::time::sleep(TICK).await;
+        let late = core.age().saturating_sub(last + TICK);
+        last = core.age();
+        core.stats.borrow_mut().stalls.record(late);
+        if late >= STALL_WARNING {
+            tracing::warn!(worker, stalled_ms = late.as_millis() as u64, "a worker's loop stood still");
+        }
         core.hooks.on_tick();
         // By the clock and not by counting: a worker that was busy must not stretch its deadlines.
         let ticks = core.age().as_millis() / TICK.as_millis();
@@ -185,7 +196,9 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
     core.upstreams.clear();
     let end = core.deadlines.now().after(timeout);
     loop {
-        core.deadlines.end_idle();
+        if core.ends_idle() {
+            core.deadlines.end_idle();
+        }
         let is_over = core.is_at_rest() && listeners.iter().all(|listener| listener.strong_count() == 0);
         // Also when it is over: the runtime closes descriptors a turn late and, ended, not at all. A
         // listening socket left open would go on taking connections that nobody accepts.
@@ -199,10 +212,23 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
 /// Between looks at a drain's progress.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
-/// The accepting tasks by address.
+/// After a hand-over, how long a connection between two requests may still bring one, whose answer
+/// then says that it is the last. To end it at once could cross with a request on its way.
+const LAST_REQUEST_WAIT: Duration = Duration::from_secs(2);
+
+/// The accepting tasks by address; there are several for one that came with more sockets than workers.
 struct Acceptors {
     core: Rc<Core>,
-    running: AHashMap<SocketAddr, Acceptor>,
+    running: AHashMap<SocketAddr, Vec<Acceptor>>,
+}
+
+/// What becomes of the connections queued on a socket that is let go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    /// Accepted here: else they would be lost with the socket.
+    Take,
+    /// Left to the process that has the socket too.
+    Leave,
 }
 
 struct Acceptor {
@@ -213,9 +239,21 @@ struct Acceptor {
 /// A listening socket: accepted from through the standard library, waited for through the runtime.
 /// An accept that the runtime holds would lose its connection when dropped; this one cannot.
 struct Listener {
-    readiness: monoio::net::TcpListener,
     socket: TcpListener,
+    /// It can be reached from this machine only.
     on_loopback: bool,
+    /// A duplicate for the runtime, made by the accepting task as soon as there is a descriptor for it.
+    readiness: OnceCell<monoio::net::TcpListener>,
+}
+
+impl Listener {
+    fn readiness(&self) -> io::Result<&monoio::net::TcpListener> {
+        if let Some(readiness) = self.readiness.get() {
+            return Ok(readiness);
+        }
+        let readiness = monoio::net::TcpListener::from_std(self.socket.try_clone()?)?;
+        Ok(self.readiness.get_or_init(|| readiness))
+    }
 }
 
 /// Tells an accepting task to end. The socket is not shut down for that: it may be shared with the
@@ -227,54 +265,74 @@ struct Stop {
 }
 
 impl Acceptors {
-    fn add(&mut self, address: SocketAddr, listener: TcpListener) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        let readiness = monoio::net::TcpListener::from_std(listener.try_clone()?)?;
-        let listener = Rc::new(Listener { readiness, socket: listener, on_loopback: address.ip().is_loopback() });
-        let stop = Rc::new(Stop::default());
-        monoio::spawn(accept_loop(Rc::clone(&self.core), Rc::clone(&listener), Rc::clone(&stop)));
-        self.running.insert(address, Acceptor { listener, stop });
-        Ok(())
+    /// Accepts on sockets that do not block.
+    fn add_all(&mut self, listeners: impl IntoIterator<Item = (SocketAddr, TcpListener)>) {
+        for (address, socket) in listeners {
+            let on_loopback = address.ip().is_loopback();
+            let listener = Rc::new(Listener { socket, on_loopback, readiness: OnceCell::new() });
+            let stop = Rc::new(Stop::default());
+            monoio::spawn(accept_loop(Rc::clone(&self.core), Rc::clone(&listener), Rc::clone(&stop)));
+            self.running.entry(address).or_default().push(Acceptor { listener, stop });
+        }
     }
 
-    /// Takes what is queued, then lets go of the socket.
-    fn remove(&mut self, address: SocketAddr) {
-        if let Some(acceptor) = self.running.remove(&address) {
-            // What cannot be accepted now is lost with the socket.
-            let _ = accept_queued(&self.core, &acceptor.listener, usize::MAX);
+    /// Lets go of an address's sockets.
+    fn remove(&mut self, address: SocketAddr, queue: Queue) {
+        for acceptor in self.running.remove(&address).into_iter().flatten() {
+            if queue == Queue::Take {
+                // What cannot be accepted now is lost with the socket.
+                let _ = accept_queued(&self.core, &acceptor.listener, usize::MAX);
+            }
             acceptor.stop.stopped.set(true);
             acceptor.stop.task.take().into_iter().for_each(Waker::wake);
         }
     }
 
     /// Gives the listeners, which go when their accepting tasks have ended.
-    fn remove_all(&mut self) -> Vec<Weak<Listener>> {
-        let listeners = self.running.values().map(|acceptor| Rc::downgrade(&acceptor.listener)).collect();
+    fn remove_all(&mut self, queue: Queue) -> Vec<Weak<Listener>> {
+        let running = self.running.values().flatten();
+        let listeners = running.map(|acceptor| Rc::downgrade(&acceptor.listener)).collect();
         let addresses: Vec<_> = self.running.keys().copied().collect();
-        addresses.into_iter().for_each(|address| self.remove(address));
+        addresses.into_iter().for_each(|address| self.remove(address, queue));
         listeners
     }
 }
 
 async fn accept_loop(core: Rc<Core>, listener: Rc<Listener>, stop: Rc<Stop>) {
-    loop {
-        let mut readable = pin!(listener.readiness.readable(false));
-        let ready = poll_fn(|cx| {
-            if stop.stopped.get() {
-                return Poll::Ready(None);
+    let mut is_failing = false;
+    while !stop.stopped.get() {
+        match accept_some(&core, &listener, &stop).await {
+            Ok(()) if is_failing => {
+                is_failing = false;
+                tracing::info!("accepting connections again");
             }
-            stop.task.set(Some(cx.waker().clone()));
-            readable.as_mut().poll(cx).map(Some)
-        });
-        if ready.await.is_none() {
-            return;
+            Ok(()) => {}
+            Err(error) => {
+                core.count_refusal(Refusal::DescriptorsExhausted);
+                // Once for each time that it begins, not for each try.
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                }
+                // The queue stays readable: without a pause this would spin.
+                monoio::time::sleep(TICK).await;
+            }
         }
-        if let Err(error) = accept_queued(&core, &listener, limits::ACCEPTS_PER_TURN_MAX) {
-            core.count_refusal(Refusal::DescriptorsExhausted);
-            tracing::warn!(%error, "cannot accept connections; trying again");
-            // The queue stays readable: without a pause this would spin.
-            monoio::time::sleep(TICK).await;
+    }
+}
+
+/// Waits for connections, or until it is told to stop, and accepts what one turn takes.
+async fn accept_some(core: &Rc<Core>, listener: &Listener, stop: &Stop) -> io::Result<()> {
+    let mut readable = pin!(listener.readiness()?.readable(false));
+    let ready = poll_fn(|cx| {
+        if stop.stopped.get() {
+            return Poll::Ready(false);
         }
+        stop.task.set(Some(cx.waker().clone()));
+        readable.as_mut().poll(cx).map(|_| true)
+    });
+    match ready.await {
+        true => accept_queued(core, listener, limits::ACCEPTS_PER_TURN_MAX),
+        false => Ok(()),
     }
 }
 

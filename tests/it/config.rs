@@ -97,6 +97,7 @@ fn a_minimal_file_gets_every_default() {
     assert_eq!(config.server.listen, ["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!(config.server.io_driver, IoDriver::Auto);
     assert_eq!(config.server.drain_timeout, Duration::from_secs(30));
+    assert_eq!(config.server.handover_timeout, Duration::from_secs(30));
     assert_eq!(config.server.public_url, None);
     assert_eq!(config.admin.listen, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.admin.token, None);

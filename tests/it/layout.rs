@@ -54,7 +54,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The demo's servers stand beside the proxy and share nothing with it but the clock.
     ("demo", &["clock"]),
     // `coalesce`: the numbers of the workers' flights.
-    ("server", &["coalesce", "config", "control", "seam", "worker"]),
+    ("server", &["clock", "coalesce", "config", "control", "seam", "worker"]),
 ];
 
 fn root() -> &'static Path {

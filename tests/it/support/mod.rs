@@ -3,10 +3,13 @@
 pub(crate) mod admin;
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod load;
 pub(crate) mod mcp;
 pub(crate) mod places;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod seccomp;
+pub(crate) mod session;
 pub(crate) mod wire;
 
 pub(crate) use backend::{Backend, json};
