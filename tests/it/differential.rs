@@ -7,6 +7,8 @@ use monoio_codec::{Decoded, Decoder};
 use monoio_http::h1::codec::decoder::{ChunkedBodyDecoder, RequestHeadDecoder};
 use ringway::http::{BodyDecoder, BodyLength, RequestHead};
 
+use crate::support::random::Random;
+
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "a library where it is at home")]
 mod properties;
@@ -15,42 +17,17 @@ const INPUTS: usize = 20_000;
 
 type Property = fn(&[u8]);
 
-/// splitmix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn one_of<'a>(&mut self, choices: &[&'a [u8]]) -> &'a [u8] {
-        choices[self.below(choices.len())]
-    }
-
-    /// Damages a few bytes, mostly none.
-    fn damage(&mut self, bytes: &mut Vec<u8>) {
-        const NASTY: &[u8] = b"\r\n\0\t :;,%./\\#?*\x0b\x7f\x80\xff015afAFhHtTcC";
-        while !bytes.is_empty() && self.one_in(2) {
-            let at = self.below(bytes.len());
-            let byte = NASTY[self.below(NASTY.len())];
-            match self.below(4) {
-                0 => bytes[at] = byte,
-                1 => bytes.insert(at, byte),
-                2 => drop(bytes.remove(at)),
-                _ => bytes.truncate(at),
-            }
+/// Damages a few bytes, mostly none.
+fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
+    const NASTY: &[u8] = b"\r\n\0\t :;,%./\\#?*\x0b\x7f\x80\xff015afAFhHtTcC";
+    while !bytes.is_empty() && random.one_in(2) {
+        let at = random.below(bytes.len());
+        let byte = NASTY[random.below(NASTY.len())];
+        match random.below(4) {
+            0 => bytes[at] = byte,
+            1 => bytes.insert(at, byte),
+            2 => drop(bytes.remove(at)),
+            _ => bytes.truncate(at),
         }
     }
 }
@@ -133,7 +110,7 @@ fn request(random: &mut Random) -> Vec<u8> {
         bytes.extend_from_slice(if random.one_in(20) { b"\n" } else { b"\r\n" });
     }
     bytes.extend_from_slice(b"\r\n");
-    random.damage(&mut bytes);
+    damage(random, &mut bytes);
     bytes.extend_from_slice(random.one_of(&[b"", b"hello", b"GET / HTTP/1.1\r\n\r\n", b"\n\n"]));
     bytes
 }
@@ -155,7 +132,7 @@ fn response(random: &mut Random) -> Vec<u8> {
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
-    random.damage(&mut bytes);
+    damage(random, &mut bytes);
     bytes.extend_from_slice(random.one_of(&[b"", b"hello"]));
     bytes
 }
@@ -174,7 +151,7 @@ fn chunks(random: &mut Random) -> Vec<u8> {
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(random.one_of(&[b"0\r\n\r\n", b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"0;z\r\n\r\n"]));
-    random.damage(&mut bytes);
+    damage(random, &mut bytes);
     bytes.extend_from_slice(random.one_of(&[b"", b"GET / HTTP/1.1\r\n\r\n"]));
     bytes
 }
@@ -184,13 +161,13 @@ fn body(random: &mut Random) -> Vec<u8> {
     let id = random.one_of(ids);
     let before = random.one_of(&[b"\"jsonrpc\":\"2.0\",", b"\"params\":{\"id\":7},", b"\"id\":3,", b" "]);
     let mut bytes = [b"{".as_slice(), before, b"\"id\":", id, b",\"method\":\"ping\"}"].concat();
-    random.damage(&mut bytes);
+    damage(random, &mut bytes);
     bytes
 }
 
 /// Runs a property on generated inputs; a failure names its input.
 fn on_inputs(seed: u64, generate: impl Fn(&mut Random) -> Vec<u8>, mut property: impl FnMut(&[u8])) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     for number in 0..INPUTS {
         let input = generate(&mut random);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| property(&input)));

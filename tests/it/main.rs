@@ -4,6 +4,7 @@
 //! they run on; `scripts/test` runs them on 1, 2 and 4 workers and on both drivers.
 
 mod admin;
+mod at_most_once;
 mod config;
 mod deadlines;
 mod differential;

@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod places;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod random;
 pub(crate) mod wire;
 
 pub(crate) use backend::{Backend, json};
