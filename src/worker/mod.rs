@@ -125,7 +125,9 @@ async fn wait_for_mail(wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) ->
 async fn tick(core: Rc<Core>) {
     let mut swept = 0;
     loop {
-        monoio::time::sleep(TICK).await;
+        // To the next whole tick, so that a deadline is enforced one tick late at most.
+        let into_tick = core.age().as_millis() % TICK.as_millis();
+        monoio::time::sleep(TICK - Duration::from_millis(into_tick as u64)).await;
         core.hooks.on_tick();
         // By the clock and not by counting: a worker that was busy must not stretch its deadlines.
         let ticks = core.age().as_millis() / TICK.as_millis();
