@@ -4,7 +4,7 @@
 //! One call at a time, so that whatever a backend's connection carries belongs to it. A connection
 //! on which so much as one byte of the call arrives counts as an execution: no other may follow.
 
-use std::io::{Read, Write};
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::support::{Backend, Client, Gate, Proxy, eventually, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     /// The backend ends its connection when it has read that many bytes of the request.
-    RequestAt(usize),
+    Request(usize),
     /// It ends it when it has read the request and sent that many bytes of the answer.
-    AnswerAt(usize),
+    Answer(usize),
     /// The client leaves when it has sent that many bytes.
-    SentAt(usize),
+    Sent(usize),
     /// It leaves when it has read that many bytes of the answer.
-    ReadAt(usize),
+    Read(usize),
 }
 
 /// How a connection is ended.
@@ -40,7 +40,7 @@ enum Way {
 /// What the test and its backend tell one another of the call being made.
 #[derive(Default)]
 struct Call {
-    /// 0: none; else `RequestAt` (odd) or `AnswerAt` (even) of `(cut - 1) / 2`, once.
+    /// 0: none; else `Request` (odd) or `Answer` (even) of `(cut - 1) / 2`, once.
     cut: AtomicUsize,
     reset: AtomicUsize,
     /// Connections on which a byte of the call arrived.
@@ -59,8 +59,8 @@ impl Call {
         self.executed.store(0, Ordering::SeqCst);
         self.reset.store(usize::from(way == Way::Reset), Ordering::SeqCst);
         let code = match cut {
-            Some(Cut::RequestAt(at)) => 2 * at + 1,
-            Some(Cut::AnswerAt(at)) => 2 * at + 2,
+            Some(Cut::Request(at)) => 2 * at + 1,
+            Some(Cut::Answer(at)) => 2 * at + 2,
             _ => 0,
         };
         self.cut.store(code, Ordering::SeqCst);
@@ -70,8 +70,8 @@ impl Call {
     fn take_cut(&self) -> Option<Cut> {
         match self.cut.swap(0, Ordering::SeqCst) {
             0 => None,
-            code if code % 2 == 1 => Some(Cut::RequestAt((code - 1) / 2)),
-            code => Some(Cut::AnswerAt((code - 2) / 2)),
+            code if code % 2 == 1 => Some(Cut::Request((code - 1) / 2)),
+            code => Some(Cut::Answer((code - 2) / 2)),
         }
     }
 
@@ -96,7 +96,7 @@ fn serve(exchange: &mut Exchange, call: &Call) {
         if cut.is_some() && call.reset.load(Ordering::SeqCst) == 1 {
             SockRef::from(&exchange.stream).set_linger(Some(Duration::ZERO)).unwrap();
         }
-        if let Some(Cut::RequestAt(at)) = cut {
+        if let Some(Cut::Request(at)) = cut {
             let _ = exchange.stream.read_exact(&mut vec![0; at]);
             return;
         }
@@ -104,7 +104,7 @@ fn serve(exchange: &mut Exchange, call: &Call) {
         call.executed.fetch_add(1, Ordering::SeqCst);
         call.length.store(request.len(), Ordering::SeqCst);
         let answer = answer();
-        if let Some(Cut::AnswerAt(at)) = cut {
+        if let Some(Cut::Answer(at)) = cut {
             exchange.send(&answer.as_bytes()[..at]);
             return;
         }
@@ -182,13 +182,13 @@ impl Stage {
         }
         self.call.begin(Some(cut), way);
         let mut client = self.proxy.client();
-        self.send(&mut client, shape, if let Cut::SentAt(at) = cut { at } else { shape.request().len() });
+        self.send(&mut client, shape, if let Cut::Sent(at) = cut { at } else { shape.request().len() });
         let mut seen = Vec::new();
         match cut {
-            Cut::SentAt(_) => {}
-            Cut::ReadAt(at) => seen = client.exactly(at),
+            Cut::Sent(_) => {}
+            Cut::Read(at) => seen = client.exactly(at),
             // A reset may follow an answer that was cut.
-            Cut::RequestAt(_) | Cut::AnswerAt(_) => drop(client.stream.read_to_end(&mut seen)),
+            Cut::Request(_) | Cut::Answer(_) => drop(client.stream.read_to_end(&mut seen)),
         }
         match way {
             Way::End => drop(client),
@@ -240,15 +240,15 @@ impl Stage {
             assert!(heard <= 1, "{what}: {heard} connections heard of the call");
             assert!(executed <= 1, "{what}: executed {executed} times");
             match cut {
-                Cut::RequestAt(_) => assert_one_answer(&seen, None, &what),
-                Cut::AnswerAt(at) => {
+                Cut::Request(_) => assert_one_answer(&seen, None, &what),
+                Cut::Answer(at) => {
                     assert_eq!(executed, 1, "{what}");
                     assert_one_answer(&seen, Some(at), &what);
                 }
                 // Not the whole request has come: nothing of it may run.
-                Cut::SentAt(at) if at < shape.request().len() => assert_eq!(executed, 0, "{what}"),
-                Cut::SentAt(_) => {}
-                Cut::ReadAt(_) => assert_eq!(executed, 1, "{what}"),
+                Cut::Sent(at) if at < shape.request().len() => assert_eq!(executed, 0, "{what}"),
+                Cut::Sent(_) => {}
+                Cut::Read(_) => assert_eq!(executed, 1, "{what}"),
             }
         }
         // And the next call is served as if nothing had been.
@@ -285,22 +285,22 @@ fn everywhere(cuts: fn(&Stage, Shape) -> Vec<Cut>) {
 
 #[test]
 fn a_backend_that_ends_inside_the_request_runs_it_once_at_most() {
-    everywhere(|stage, shape| (0..=stage.undisturbed(shape)).map(Cut::RequestAt).collect());
+    everywhere(|stage, shape| (0..=stage.undisturbed(shape)).map(Cut::Request).collect());
 }
 
 #[test]
 fn a_backend_that_ends_inside_its_answer_has_run_the_call_once() {
-    everywhere(|_, _| (0..=answer().len()).map(Cut::AnswerAt).collect());
+    everywhere(|_, _| (0..=answer().len()).map(Cut::Answer).collect());
 }
 
 #[test]
 fn a_client_that_leaves_inside_its_request_has_run_nothing() {
-    everywhere(|_, shape| (0..=shape.request().len()).map(Cut::SentAt).collect());
+    everywhere(|_, shape| (0..=shape.request().len()).map(Cut::Sent).collect());
 }
 
 #[test]
 fn a_client_that_leaves_inside_the_answer_has_run_its_call_once() {
-    everywhere(|_, _| (1..=answer().len()).map(Cut::ReadAt).collect());
+    everywhere(|_, _| (1..=answer().len()).map(Cut::Read).collect());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod admin;
 mod at_most_once;
+mod cancellation;
 mod config;
 mod deadlines;
 mod differential;
@@ -12,6 +13,8 @@ mod drain;
 mod hangup;
 mod layout;
 mod limits;
+mod overload;
+mod poison;
 mod pool;
 mod process;
 mod relay;
@@ -21,6 +24,8 @@ mod response_framing;
 mod retry;
 mod routing;
 mod sessions;
+mod slow;
 mod streaming;
 mod support;
+mod truncation;
 mod workers;

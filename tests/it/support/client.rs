@@ -128,6 +128,30 @@ impl Client {
         response
     }
 
+    /// Reads one answer, for a client that does not know whether it will get one: `None` when the
+    /// connection ends before the answer does, or when its end is the end of the connection.
+    pub(crate) fn try_response(&mut self) -> Option<Response> {
+        loop {
+            let end = find(&self.buffer, b"\r\n\r\n");
+            if let Some((head, body)) = end.map(|end| self.buffer.split_at(end + 4)) {
+                let head = String::from_utf8(head.to_vec()).unwrap();
+                let is_chunked = head.contains("Transfer-Encoding: chunked\r\n");
+                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+                let is_whole = match length {
+                    _ if head.starts_with("HTTP/1.1 204 ") => true,
+                    Some(length) => body.len() >= length.parse().unwrap(),
+                    None => is_chunked && (body.starts_with(b"0\r\n\r\n") || find(body, b"\r\n0\r\n\r\n").is_some()),
+                };
+                if is_whole {
+                    return Some(self.response());
+                }
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
     /// Reads a head, up to and with its empty line.
     pub(crate) fn head(&mut self) -> String {
         let end = self.until(b"\r\n\r\n");
@@ -194,7 +218,7 @@ impl Client {
 
     fn until(&mut self, mark: &[u8]) -> usize {
         loop {
-            if let Some(at) = self.buffer.windows(mark.len()).position(|window| window == mark) {
+            if let Some(at) = find(&self.buffer, mark) {
                 return at + mark.len();
             }
             assert!(self.fill(), "ended inside: {:?}", String::from_utf8_lossy(&self.buffer));
@@ -214,4 +238,8 @@ impl Client {
             Err(error) => panic!("reading: {error}"),
         }
     }
+}
+
+fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
+    bytes.windows(mark.len()).position(|window| window == mark)
 }

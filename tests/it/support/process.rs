@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
 use nix::sys::signal::{Signal, kill};
@@ -41,6 +42,20 @@ pub(crate) fn ringway<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
     command
 }
 
+/// The command that serves a configuration file.
+pub(crate) fn serving(file: &Path) -> Command {
+    ringway([OsStr::new("run"), OsStr::new("--config"), file.as_os_str()])
+}
+
+/// The same command with this many descriptors at most.
+pub(crate) fn limited(command: &Command, descriptors_max: usize) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {descriptors_max} && exec \"$@\""), "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.current_dir(std::env::temp_dir()).stdin(Stdio::null());
+    shell
+}
+
 /// Runs a command line to its end.
 pub(crate) fn say<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Said {
     let output = ringway(arguments).output().unwrap();
@@ -54,7 +69,7 @@ pub(crate) fn say<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Sa
 impl Process {
     /// Serves a configuration file.
     pub(crate) fn serve(file: &Path) -> Self {
-        Self::start(ringway([OsStr::new("run"), OsStr::new("--config"), file.as_os_str()]))
+        Self::start(serving(file))
     }
 
     /// Starts a command and waits until it serves.
@@ -108,6 +123,16 @@ impl Process {
     /// Descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// CPU time of all its threads.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the name in parentheses, which may hold anything: state, then numbers. The 12th and
+        // the 13th are user and system time in hundredths of a second.
+        let numbers = stat.rsplit(')').next().unwrap().split_whitespace();
+        let hundredths: u64 = numbers.skip(11).take(2).map(|number| number.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(hundredths * 10)
     }
 
     /// Resident memory of its own, in bytes: without the pages of its program, which come in as it runs.
