@@ -37,7 +37,8 @@ pub(crate) struct Said {
 
 /// The command line, outside of the project's directory so that no configuration is found by chance.
 pub(crate) fn ringway<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    let built = || env!("CARGO_BIN_EXE_ringway").into();
+    let mut command = Command::new(std::env::var_os("RINGWAY_TEST_BINARY").unwrap_or_else(built));
     command.args(arguments).current_dir(std::env::temp_dir()).stdin(Stdio::null());
     command
 }
