@@ -166,11 +166,12 @@ async fn wait_for_mail(wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) ->
 /// it was due.
 async fn tick(core: Rc<Core>, worker: usize) {
     let mut swept = 0;
-    let mut last = core.age();
     loop {
-        monoio::time::sleep(TICK).await;
-        let late = core.age().saturating_sub(last + TICK);
-        last = core.age();
+        // To the next whole tick, so that a deadline is enforced one tick late at most.
+        let into_tick = (core.age().as_millis() % TICK.as_millis()) as u64;
+        let due = core.age() + TICK - Duration::from_millis(into_tick);
+        monoio::time::sleep(TICK - Duration::from_millis(into_tick)).await;
+        let late = core.age().saturating_sub(due);
         core.stats.borrow_mut().stalls.record(late);
         if late >= STALL_WARNING {
             tracing::warn!(worker, stalled_ms = late.as_millis() as u64, "a worker's loop stood still");

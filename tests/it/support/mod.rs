@@ -8,6 +8,7 @@ pub(crate) mod mcp;
 pub(crate) mod places;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod random;
 pub(crate) mod seccomp;
 pub(crate) mod session;
 pub(crate) mod wire;
