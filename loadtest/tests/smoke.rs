@@ -7,8 +7,21 @@ use std::process::{Child, Command, Output, Stdio};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ringway-loadtest");
 
-const WORKLOADS: &[&str] =
-    &["call", "call-modern", "list", "list-modern", "call-64k", "call-1m", "sse20", "sse20-paced"];
+const WORKLOADS: &[&str] = &[
+    "call",
+    "call-modern",
+    "connect",
+    "list",
+    "list-modern",
+    "list-cached",
+    "herd",
+    "call-64k",
+    "call-1m",
+    "upload-1m",
+    "sse20",
+    "sse20-paced",
+    "mixed",
+];
 
 /// A server of ours, on a port it chose; ended at the end of the test.
 struct Server {

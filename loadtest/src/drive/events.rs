@@ -51,7 +51,7 @@ impl Events {
                 on_stamp(sent_ns);
             }
         } else {
-            self.result = Some(judge(data, id, 0));
+            self.result = Some(judge(data, id, "content", 0));
         }
     }
 }
@@ -70,7 +70,7 @@ mod tests {
     const STREAM: &str = "event: message\ndata: {\"method\":\"notifications/progress\",\"sentNs\":5}\n\n\
         : keep-alive\n\nid: 1\ndata:\n\n\
         data: {\"method\":\"notifications/progress\",\"sentNs\":17}\r\n\r\n\
-        data: {\"jsonrpc\":\"2.0\",\"id\":1000000001,\"result\":{}}\n\n";
+        data: {\"jsonrpc\":\"2.0\",\"id\":1000000001,\"result\":{\"content\":[{}]}}\n\n";
 
     #[test]
     fn events_are_counted_wherever_the_stream_is_cut() {
