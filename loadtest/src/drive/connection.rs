@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::events::Events;
 use super::reader::Reader;
-use super::verdict::{Wrong, judge};
+use super::verdict::{Expected, Wrong, judge};
 use crate::http;
-use crate::workload::{self, SSE_EVENTS, Target, Template, Workload, id_digits};
+use crate::workload::{self, SSE_EVENTS, Target, Template, Workload};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,14 +58,14 @@ pub enum Progress {
 
 impl Connection {
     /// Connects, and in the legacy era opens a session.
-    pub fn open(target: &Target, workload: Workload) -> Result<Self> {
+    pub fn open(target: &Target, workload: Workload, tool: &str) -> Result<Self> {
         let socket = connect(target)?;
         socket.set_nonblocking(false)?;
         // All parts of one workload are of one era.
         let modern = workload.parts()[0].is_modern();
         let session = if modern { None } else { Some(open_session(&socket, target)?) };
         socket.set_nonblocking(true)?;
-        let template = |part: &Workload| Template::new(*part, target, session.as_deref());
+        let template = |part: &Workload| Template::new(*part, target, tool, session.as_deref());
         Ok(Connection {
             socket,
             target: target.clone(),
@@ -148,7 +148,6 @@ impl Connection {
     }
 
     fn receive_into(&mut self, inbox: &mut Inbox, mut on_stamp: impl FnMut(u64)) -> Progress {
-        let part = self.workload.parts()[self.part];
         loop {
             let space = &mut inbox.bytes[inbox.filled..];
             if space.is_empty() {
@@ -167,11 +166,11 @@ impl Connection {
                 Ok(complete) => complete,
                 Err(wrong) => return Progress::Ended(Err(wrong)),
             };
-            if part.is_stream() {
-                self.events.advance(self.reader.body(bytes), &id_digits(self.id), &mut on_stamp);
+            if self.reader.events {
+                self.events.advance(self.reader.body(bytes), &self.expected(), &mut on_stamp);
             }
             if complete {
-                let verdict = self.verdict(bytes, part);
+                let verdict = self.verdict(bytes);
                 return if self.reader.close { Progress::Ended(verdict) } else { Progress::Answered(verdict) };
             }
             if received < room {
@@ -181,12 +180,19 @@ impl Connection {
         }
     }
 
-    fn verdict(&self, bytes: &[u8], part: Workload) -> Result<(), Wrong> {
+    fn verdict(&self, bytes: &[u8]) -> Result<(), Wrong> {
+        let events = if self.workload.parts()[self.part].is_stream() { SSE_EVENTS } else { 0 };
         match self.reader.status() {
-            200 if part.is_stream() => self.events.verdict(SSE_EVENTS),
-            200 => judge(self.reader.body(bytes), &id_digits(self.id), part.result_member(), part.body_bytes_min()),
+            // A proxy may turn a plain answer into a stream of one event, but not a stream into a plain answer.
+            200 if self.reader.events => self.events.verdict(events),
+            200 if events > 0 => Err(Wrong::Events(0)),
+            200 => judge(self.reader.body(bytes), &self.expected()),
             status => Err(Wrong::Status(status)),
         }
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::of(self.workload.parts()[self.part], self.id)
     }
 
     /// Bytes without a request are a fault; an end is only an idle connection being closed.

@@ -13,6 +13,7 @@ mod connection;
 mod events;
 mod outcome;
 mod reader;
+mod syscalls;
 mod verdict;
 
 use std::os::fd::OwnedFd;
@@ -24,13 +25,16 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
+pub use self::connection::open_session;
 use self::connection::{Connection, Inbox, Progress};
+pub use self::events::Events;
 use self::outcome::{Accounts, Tally};
 pub use self::outcome::{Latency, Outcome};
 pub use self::reader::Reader;
-pub use self::verdict::Wrong;
+use self::syscalls::Counting;
+pub use self::verdict::{Expected, Wrong, judge};
 use crate::clock::monotonic_ns;
-use crate::workload::{FIRST_HERD, FIRST_ID, Target, Workload};
+use crate::workload::{FIRST_HERD, FIRST_ID, TOOL, Target, Workload};
 
 #[derive(Args, Debug)]
 pub struct DriveArgs {
@@ -41,6 +45,9 @@ pub struct DriveArgs {
     pub workload: Workload,
     #[arg(long, short, default_value_t = 32)]
     pub connections: usize,
+    /// The tool to call, if a proxy offers it under another name
+    #[arg(long, default_value = TOOL)]
+    pub tool: String,
     /// Length of the measured window
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
@@ -56,6 +63,9 @@ pub struct DriveArgs {
     /// The backend, to tell its turns on a shared core from those of strangers
     #[arg(long)]
     pub backend_pid: Option<u32>,
+    /// Count the system calls of the watched processes with strace, which slows them down
+    #[arg(long, requires = "watch_pid")]
+    pub count_syscalls: bool,
 }
 
 /// More than one thread can send; a schedule with intervals below a microsecond would only measure that.
@@ -108,7 +118,7 @@ impl<'a> Driver<'a> {
         let mut connections = Vec::with_capacity(args.connections);
         for index in 0..args.connections {
             let url = &args.url[index % args.url.len()];
-            let connection = Connection::open(url, args.workload)
+            let connection = Connection::open(url, args.workload, &args.tool)
                 .with_context(|| format!("connection {} of {}", index + 1, args.connections))?;
             register(&epoll, &connection, index)?;
             connections.push(connection);
@@ -140,6 +150,7 @@ impl<'a> Driver<'a> {
         self.send_due(monotonic_ns())?;
         self.turn_until(monotonic_ns() + seconds(self.args.warmup_seconds), false)?;
 
+        let counting = self.args.count_syscalls.then(|| Counting::attach(&self.args.watch_pid)).transpose()?;
         let unmeasured = self.tally.restart();
         let before = Accounts::read(self.args);
         let opened_ns = monotonic_ns();
@@ -147,6 +158,9 @@ impl<'a> Driver<'a> {
         let window_ns = monotonic_ns() - opened_ns;
         let used = Accounts::read(self.args).since(&before);
         let mut outcome = self.tally.outcome(self.args, window_ns, &used);
+        if let Some(counting) = counting {
+            outcome.add_syscalls(counting.finish()?);
+        }
 
         // The rest is not measured, but a request that is never answered is a fault of the run.
         self.tally.restart();

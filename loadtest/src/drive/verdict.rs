@@ -4,6 +4,8 @@ use std::fmt;
 
 use memchr::memmem;
 
+use crate::workload::{Workload, id_digits};
+
 /// Why an answer is wrong. The first one of a run is shown, so it says what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
@@ -38,12 +40,29 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// Judges the JSON-RPC response in `body`, whose result has to have an array `member` with something in it.
+/// What a right answer has.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    pub id: [u8; 10],
+    /// The member of the result which is an array with something in it.
+    pub member: &'static str,
+    pub body_bytes_min: usize,
+}
+
+impl Expected {
+    pub fn of(workload: Workload, id: u64) -> Self {
+        let (member, body_bytes_min) = (workload.result_member(), workload.body_bytes_min());
+        Expected { id: id_digits(id), member, body_bytes_min }
+    }
+}
+
+/// Judges the JSON-RPC response in `body`.
 ///
 /// Nearly every right answer begins as the mock wrote it; that is compared first. A proxy may write the same JSON
 /// another way, so anything else is parsed before it is called wrong.
-pub fn judge(body: &[u8], id: &[u8], member: &str, body_bytes_min: usize) -> Result<(), Wrong> {
-    if body.len() < body_bytes_min {
+pub fn judge(body: &[u8], expected: &Expected) -> Result<(), Wrong> {
+    let Expected { id, member, body_bytes_min } = expected;
+    if body.len() < *body_bytes_min {
         return Err(Wrong::TooShort);
     }
     const IS_ERROR: &[u8] = b"\"isError\":";
@@ -94,7 +113,8 @@ mod tests {
 
     #[test]
     fn only_a_result_with_the_same_id_is_right() {
-        let ok = |body: &str| judge(body.as_bytes(), b"1000000001", "tools", 10);
+        let ok =
+            |body: &str| judge(body.as_bytes(), &Expected { id: *b"1000000001", member: "tools", body_bytes_min: 10 });
         assert_eq!(ok(r#"{"jsonrpc":"2.0","id":1000000001,"result":{"ttlMs":1,"tools":[{}]}}"#), Ok(()));
         assert_eq!(ok(r#"{"id": 1000000001, "result": {"a": 1, "tools": [1]}, "jsonrpc": "2.0"}"#), Ok(()));
         assert_eq!(ok(r#"{"jsonrpc":"2.0","id":1000000002,"result":{"tools":[{}]}}"#), Err(Wrong::OtherId));

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::wire::response;
 use crate::clock::monotonic_ns;
+use crate::workload::TOOL;
 
 pub(super) const LEGACY_VERSION: &str = "2025-06-18";
 pub(super) const MODERN_VERSION: &str = "2026-07-28";
@@ -260,9 +261,9 @@ impl EventStream {
 fn list_of_tools(bytes: usize) -> String {
     let mut tools = String::with_capacity(bytes + 512);
     for index in 0.. {
-        let separator = if index == 0 { "" } else { "," };
+        let (separator, name) = if index == 0 { ("", TOOL.to_owned()) } else { (",", format!("tool_{index:03}")) };
         let tool = format!(
-            r#"{separator}{{"name":"tool_{index:03}","title":"Tool number {index}","description":"Looks up one thing among many and says what it found, in one short paragraph of plain text.","inputSchema":{{"type":"object","properties":{{"query":{{"type":"string","description":"what to look for"}},"limit":{{"type":"integer","minimum":1,"maximum":100}}}},"required":["query"]}}}}"#
+            r#"{separator}{{"name":"{name}","title":"Tool number {index}","description":"Looks up one thing among many and says what it found, in one short paragraph of plain text.","inputSchema":{{"type":"object","properties":{{"query":{{"type":"string","description":"what to look for"}},"limit":{{"type":"integer","minimum":1,"maximum":100}}}},"required":["query"]}}}}"#
         );
         if tools.len() + tool.len() > bytes {
             return tools;

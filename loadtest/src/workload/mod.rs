@@ -11,17 +11,17 @@ pub use self::template::{Target, Template, id_digits, initialize, initialized, o
 pub enum Workload {
     /// tools/call with a 64-byte answer, legacy era with a session
     Call,
-    /// The same, stateless as of 2026-07-28
+    /// tools/call with a 64-byte answer, stateless as of 2026-07-28
     CallModern,
-    /// The same as call, each on a new connection
+    /// tools/call with a 64-byte answer, each on a new connection
     Connect,
     /// tools/list of 12 KiB, legacy era; each asks for another page, so that no two are alike
     List,
-    /// The same, 2026-07-28
+    /// tools/list of 12 KiB, stateless as of 2026-07-28; each asks for another page, so that no two are alike
     ListModern,
     /// tools/list of 12 KiB, 2026-07-28, which its backend allows to be kept
     ListCached,
-    /// All connections at once ask for the same list, 2026-07-28, which takes 50 ms; then for the next one
+    /// tools/list of 12 KiB, 2026-07-28, asked for by all at once, which takes the backend 50 ms; then the next one
     Herd,
     /// tools/call with an answer of 64 KiB
     #[value(name = "call-64k")]
@@ -34,7 +34,7 @@ pub enum Workload {
     Upload1m,
     /// tools/call answered by 20 events and a result, no pause between them
     Sse20,
-    /// The same with 5 ms between events
+    /// tools/call answered by 20 events and a result, 5 ms between them
     #[value(name = "sse20-paced")]
     Sse20Paced,
     /// Of ten requests eight are call, one is list, one is sse20
@@ -46,7 +46,8 @@ const UPLOAD_BYTES: usize = 1024 * 1024;
 const HERD_DELAY_MS: u32 = 50;
 const LEGACY_VERSION: &str = "2025-06-18";
 const MODERN_VERSION: &str = "2026-07-28";
-const TOOL: &str = "lookup";
+/// The tool that is called, unless a proxy offers it under another name.
+pub const TOOL: &str = "lookup";
 
 /// Ids and herds have ten digits from the first to the last, so that a request can be reused by writing over them.
 pub const FIRST_ID: u64 = 1_000_000_000;
@@ -94,12 +95,11 @@ impl Workload {
         matches!(self, Workload::ListCached | Workload::Herd)
     }
 
-    /// The least bytes a right answer's body can have: an answer cut short is noticed even if it is still JSON.
+    /// The least bytes a right response can have: an answer cut short is noticed even if it is still JSON.
     pub fn body_bytes_min(self) -> usize {
         match self {
             Workload::Call64k => 64 * 1024,
             Workload::Call1m => 1024 * 1024,
-            Workload::Sse20 | Workload::Sse20Paced => SSE_EVENTS as usize * 100,
             _ if self.is_list() => 11 * 1024,
             _ => 64,
         }
@@ -110,7 +110,7 @@ impl Workload {
         if self.is_list() { "tools" } else { "content" }
     }
 
-    /// Room for the whole answer, head included.
+    /// Room for the whole answer: a head, the events before the response, and the response.
     pub fn answer_bytes_max(self) -> usize {
         let longest = self.parts().iter().map(|part| part.body_bytes_min()).max();
         2 * longest.expect("every workload has parts") + 32 * 1024
@@ -120,13 +120,13 @@ impl Workload {
         if self.is_list() { "tools/list" } else { "tools/call" }
     }
 
-    fn params(self) -> String {
+    fn params(self, tool: &str) -> String {
         let own = match self {
             // The mock knows one page under any name. A list without a cursor is the one it lets others keep.
             Workload::List | Workload::ListModern => format!(r#""cursor":"page-{FIRST_ID}""#),
             Workload::ListCached => String::new(),
             Workload::Herd => format!(r#""cursor":"after-{HERD_DELAY_MS}-ms-{FIRST_HERD}""#),
-            _ => format!(r#""name":"{TOOL}","arguments":{{{}}}"#, self.arguments()),
+            _ => format!(r#""name":"{tool}","arguments":{{{}}}"#, self.arguments()),
         };
         let meta = match self {
             Workload::Sse20 | Workload::Sse20Paced => format!(r#""_meta":{{"progressToken":{FIRST_ID}}}"#),

@@ -1,6 +1,6 @@
 //! A request as bytes ready to send, and the handshake that comes before it.
 
-use super::{FIRST_HERD, FIRST_ID, LEGACY_VERSION, MODERN_VERSION, TOOL, Workload};
+use super::{FIRST_HERD, FIRST_ID, LEGACY_VERSION, MODERN_VERSION, Workload};
 
 /// Where requests go: the parts of an `http://` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +33,15 @@ pub struct Template {
 
 impl Template {
     /// The workload's request; `session` is what `initialize` gave to this connection (legacy era).
-    pub fn new(workload: Workload, target: &Target, session: Option<&str>) -> Self {
-        let (method, params) = (workload.method(), workload.params());
+    pub fn new(workload: Workload, target: &Target, tool: &str, session: Option<&str>) -> Self {
+        let (method, params) = (workload.method(), workload.params(tool));
         let body = format!(r#"{{"jsonrpc":"2.0","id":{FIRST_ID},"method":"{method}","params":{{{params}}}}}"#);
         let mut headers = Vec::new();
         if workload.is_modern() {
             headers.push(("MCP-Protocol-Version", MODERN_VERSION));
             headers.push(("Mcp-Method", method));
             if method == "tools/call" {
-                headers.push(("Mcp-Name", TOOL));
+                headers.push(("Mcp-Name", tool));
             }
         } else {
             headers.push(("MCP-Protocol-Version", LEGACY_VERSION));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn request(workload: Workload, id: u64, herd: u64) -> (String, serde_json::Value) {
-        let mut template = Template::new(workload, &target(), Some("s"));
+        let mut template = Template::new(workload, &target(), super::super::TOOL, Some("s"));
         template.fill(id, herd);
         let request = String::from_utf8(template.bytes().to_vec()).unwrap();
         let (head, body) = request.split_once("\r\n\r\n").unwrap();
