@@ -17,9 +17,12 @@ impl Resident {
     pub fn of(pids: &[u32]) -> Self {
         let mut total = Resident::default();
         for pid in pids {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            total.now += kib(&status, "VmRSS:").unwrap_or(0) * 1024;
-            total.peak += kib(&status, "VmHWM:").unwrap_or(0) * 1024;
+            let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let status = read("status");
+            // What `status` says of now is up to some hundred KiB old: every core counts for itself first.
+            let now = kib(&read("smaps_rollup"), "Rss:").or_else(|| kib(&status, "VmRSS:")).unwrap_or(0);
+            total.now += now * 1024;
+            total.peak += kib(&status, "VmHWM:").unwrap_or(0).max(now) * 1024;
         }
         total
     }

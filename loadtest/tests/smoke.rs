@@ -92,6 +92,32 @@ fn the_open_loop_keeps_its_schedule_with_few_connections() {
 }
 
 #[test]
+fn idle_clients_are_held_and_counted() {
+    let mock = Server::start(&["mock"]);
+    let relay = Server::start(&["relay", "--driver", "epoll", "--upstream", &mock.address.to_string()]);
+    for more in [&[] as &[&str], &["--streams"]] {
+        let (url, pid) = (format!("http://{}/mcp", relay.address), relay.child.id().to_string());
+        let output = Command::new(BINARY)
+            .args(["hold", "--connections", "100", "--url", &url, "--watch-pid", &pid])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let held: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(held["connections"], 100);
+        assert!(held["with_all_bytes"].as_u64().unwrap() > 0, "{held}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_refused_is_not_held() {
+    let mock = Server::start(&["mock"]);
+    let url = format!("http://{}/elsewhere", mock.address);
+    let output = Command::new(BINARY).args(["hold", "--streams", "--url", &url]).output().unwrap();
+    assert!(!output.status.success());
+}
+
+#[test]
 fn a_fast_wrong_answer_fails_the_run() {
     let mock = Server::start(&["mock"]);
     let (output, outcome) = drive(mock.address, "/elsewhere", &["--workload", "call-modern"]);

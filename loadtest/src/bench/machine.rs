@@ -31,8 +31,6 @@ pub struct Machine {
     pub load_average_at_start: String,
     /// Why figures of this run may not be compared.
     pub reasons: Vec<String>,
-    /// What a reader should know of this machine.
-    pub remarks: Vec<String>,
 }
 
 /// If others use more of a core than this, every figure is partly theirs.
@@ -83,24 +81,10 @@ impl Machine {
             use_at_start: shares.iter().sum::<f64>() / shares.len().max(1) as f64,
             load_average_at_start: read("/proc/loadavg"),
             reasons: Vec::new(),
-            remarks: Vec::new(),
         };
         machine.reasons.extend(allowed.iter().zip(&shares).filter_map(|(core, share)| busy(*core, *share)));
         if quick {
             machine.reasons.push("a quick run: windows of a fraction of a second, one round".to_owned());
-        }
-        if cores.generator == cores.backend {
-            machine.remarks.push(
-                "Two cores: generator and backend share one, and it is full before a fast proxy is. Compare CPU per \
-                 request; requests per second say how fast the whole was."
-                    .to_owned(),
-            );
-        }
-        if cores.proxy_of_two.contains(&cores.generator) {
-            machine.remarks.push(
-                "Two workers share their cores with generator and backend: only their CPU per request means anything."
-                    .to_owned(),
-            );
         }
         Ok(machine)
     }

@@ -117,8 +117,8 @@ pub fn version(peer: Peer, setting: &Setting) -> Result<String> {
     let output = output.with_context(|| format!("{program} cannot be started"))?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    // Ringway says version, commit and driver, a line each; all others say more than is of interest after the first.
-    let lines = said.lines().take(if peer.is_ringway() { 3 } else { 1 });
+    // Ringway says version and commit, a line each; all others say more than is of interest after the first.
+    let lines = said.lines().take(if peer.is_ringway() { 2 } else { 1 });
     Ok(lines.map(str::trim).collect::<Vec<_>>().join(", "))
 }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::Report;
-use super::figures::{FleetReport, IdleReport, LoadReport};
+use super::figures::{FleetReport, IdleReport, IdleRow, LoadReport, LoadRow};
 use super::grid::{Grid, LEGEND};
 use super::plot::{Bar, Curve, bars, colour, curves};
 use crate::peers::Peer;
@@ -41,8 +41,9 @@ fn about(report: &Report) -> Markup {
     let machine = &report.machine;
     let cores = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(" and ");
     html! {
-        @for reason in report.reasons() {
-            p.warning { strong { "These figures may not be compared: " } (reason) "." }
+        @let reasons = report.reasons();
+        @if !reasons.is_empty() {
+            div.warning { strong { "These figures may not be compared" } ul { @for reason in reasons { li { (reason) } } } }
         }
         div.about {
             table.facts {
@@ -55,9 +56,9 @@ fn about(report: &Report) -> Markup {
                     (format!("{:.1} %", machine.use_at_start * 100.0)) " of the cores in use, load average " (machine.load_average_at_start)
                 } }
                 tr { th { "method" } td {
-                    (report.rounds) " rounds of " (report.seconds) " s, peers in turns; medians, and ratios within each round"
+                    (report.rounds) " visits of " (report.seconds) " s each, peers in turns; medians, and ratios within each round"
                 } }
-                @for remark in &machine.remarks { tr { th { "note" } td { (remark) } } }
+                @for remark in report.remarks() { tr { th { "note" } td { (remark) } } }
                 @for left_out in &report.left_out { tr { th { "left out" } td { strong { (left_out.what) } ": " (left_out.why) } } }
             }
             table.facts {
@@ -102,9 +103,14 @@ fn summary(report: &Report) -> Markup {
 }
 
 fn load(report: &LoadReport) -> Result<Markup> {
-    let with_cpu = report.rows.iter().filter(|row| row.cpu_us.is_some());
-    let all_bars: Vec<Bar> =
-        with_cpu.map(|row| Bar { peer: row.peer, value: row.cpu_us.filter(|_| row.is_right()) }).collect();
+    let bars_of = |figure: fn(&LoadRow) -> Option<f64>, decimals| {
+        // Who was wrong keeps its place; who has no such figure has none.
+        let bar = |row: &LoadRow| match (row.is_right(), figure(row)) {
+            (true, None) => None,
+            (right, value) => Some(Bar { peer: row.peer, value: value.filter(|_| right) }),
+        };
+        bars(&report.rows.iter().filter_map(bar).collect::<Vec<_>>(), decimals)
+    };
     let right = || report.rows.iter().filter(|row| row.is_right());
     let all_curves: Vec<Curve> = right().map(|row| Curve { peer: row.peer, points: row.curve.clone() }).collect();
     Ok(html! {
@@ -112,7 +118,18 @@ fn load(report: &LoadReport) -> Result<Markup> {
             h2 { (report.case) }
             p.about-section { (report.title) }
             div.plots {
-                figure { figcaption { "CPU of the proxy per request, µs" } (PreEscaped(bars(&all_bars, 1)?)) }
+                div {
+                    figure { figcaption { "CPU of the proxy per request, µs" } (PreEscaped(bars_of(|row| row.cpu_us, 1)?)) }
+                    // On a fixed schedule all are equally fast, or it shows in the latency.
+                    @if report.rate.is_none() {
+                        figure {
+                            figcaption { "Requests per second" }
+                            (PreEscaped(bars_of(|row| Some(row.requests_per_second), 0)?))
+                        }
+                    } @else {
+                        figure { figcaption { "p99, µs" } (PreEscaped(bars_of(|row| Some(row.latency.p99_us), 0)?)) }
+                    }
+                }
                 figure {
                     figcaption { "Latency by percentile" }
                     (PreEscaped(curves(&all_curves)?))
@@ -129,7 +146,7 @@ fn load(report: &LoadReport) -> Result<Markup> {
 }
 
 fn idle(report: &IdleReport) -> Result<Markup> {
-    let value = |row: &super::figures::IdleRow| row.held.as_ref().map(|held| held.per_connection_bytes / 1024.0);
+    let value = |row: &IdleRow| row.held.as_ref().map(|held| held.per_connection_bytes / 1024.0);
     let all: Vec<Bar> = report.rows.iter().map(|row| Bar { peer: row.peer, value: value(row) }).collect();
     Ok(html! {
         section id=(report.case) {

@@ -134,6 +134,9 @@ impl Report {
         for left_out in &self.left_out {
             notes.push_str(&format!("left out: {}: {}\n", left_out.what, left_out.why));
         }
+        for remark in self.remarks() {
+            notes.push_str(&format!("note: {remark}\n"));
+        }
         for reason in self.reasons() {
             notes.push_str(&format!("THESE FIGURES MAY NOT BE COMPARED: {reason}\n"));
         }
@@ -154,6 +157,25 @@ impl Report {
             ));
         }
         reasons
+    }
+
+    /// What a reader should know of this machine.
+    fn remarks(&self) -> Vec<&'static str> {
+        let cores = &self.machine.cores;
+        let mut remarks = Vec::new();
+        if cores.generator == cores.backend {
+            remarks.push(
+                "two cores: generator and backend share one, and it is full before a fast proxy is. Compare CPU per \
+                 request; requests per second say how fast the whole was",
+            );
+        }
+        let has_two_workers = self.peers.iter().any(|peer| peer.peer.workers() > 1);
+        if has_two_workers && cores.proxy_of_two.contains(&cores.generator) {
+            remarks.push(
+                "two workers share their cores with generator and backend here: only their CPU per request means anything",
+            );
+        }
+        remarks
     }
 
     fn load_rows(&self) -> impl Iterator<Item = &LoadRow> {

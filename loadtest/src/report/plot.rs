@@ -20,7 +20,7 @@ pub struct Curve {
 
 const WIDTH: u32 = 620;
 const BAR_HEIGHT: u32 = 24;
-const CURVE_HEIGHT: u32 = 320;
+const CURVE_HEIGHT: u32 = 400;
 const NAME_WIDTH: u32 = 130;
 const TEXT: RGBColor = RGBColor(73, 80, 87);
 const FAINT: RGBColor = RGBColor(233, 236, 239);
@@ -94,11 +94,13 @@ pub fn curves(curves: &[Curve]) -> Result<String> {
     }
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, CURVE_HEIGHT)).into_drawing_area();
+        // From a power of ten on, so that the axis has a label even if all are within one.
+        let min = 10f64.powf(min.log10().floor());
         let mut chart = ChartBuilder::on(&root)
             .margin(8)
             .set_label_area_size(LabelAreaPosition::Left, 62)
             .set_label_area_size(LabelAreaPosition::Bottom, 26)
-            .build_cartesian_2d(0.0..nines_max, (min * 0.8..max * 1.25).log_scale())
+            .build_cartesian_2d(0.0..nines_max, (min..max * 1.25).log_scale())
             .map_err(broken)?;
         chart
             .configure_mesh()
