@@ -111,6 +111,33 @@ impl FromStr for Case {
     }
 }
 
+/// Files of one process that are no connections of the load.
+const FILES_SPARE: u64 = 100;
+
+impl Case {
+    /// Open files of the process that needs most: a proxy may have a socket towards the backend for each client.
+    pub fn files_needed(&self) -> u64 {
+        let connections = match self {
+            Case::Load(load) => load.connections,
+            Case::Idle(idle) => idle.connections,
+            Case::Fleet(_) => 0,
+        };
+        2 * connections as u64 + FILES_SPARE
+    }
+
+    /// Why there are too many connections for a limit on open files.
+    pub fn too_many(&self, files_max: u64) -> Option<String> {
+        let needed = self.files_needed();
+        (needed > files_max).then(|| {
+            format!(
+                "needs {needed} open files in one process, and {files_max} is the hard limit here, which only root may \
+                 raise (`ulimit -Hn`, LimitNOFILE, docker run --ulimit nofile); up to {} connections will do",
+                files_max.saturating_sub(FILES_SPARE) / 2
+            )
+        })
+    }
+}
+
 /// What a fleet is compared with, and how many of its backends are asked.
 pub const FLEET_SMALL: usize = 10;
 
@@ -178,6 +205,14 @@ mod tests {
         for text in ["call", "call@0", "nothing@1", "call@1/0", "idle-0", "idle-99999999", "fleet-10", "herd-x"] {
             assert!(text.parse::<Case>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_can_be_held_is_told_with_what_cannot() {
+        let case: Case = "streams-20000".parse().unwrap();
+        assert_eq!(case.files_needed(), 40_100);
+        assert_eq!(case.too_many(65_536), None);
+        assert!(case.too_many(20_000).unwrap().ends_with("up to 9950 connections will do"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 pub use self::fleet::FleetFigures;
 pub use self::machine::{Cores, Machine};
@@ -19,6 +19,7 @@ use self::progress::Progress;
 pub use self::visit::{DISTURBED_SHARE_MAX, Visit, Visits};
 use crate::case::{CASES, CASES_QUICK, Case, Idle, Load};
 use crate::cpu::{CpuTime, allowed_cores};
+use crate::drive::Counter;
 use crate::launch::raise_open_files;
 use crate::peers::{Mock, Peer, Rivals, Running, Setting, version};
 use crate::report::Report;
@@ -110,10 +111,14 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         mock,
         setting,
         out: args.out.clone(),
-        syscalls_can_be_counted: true,
+        syscall_counters: Counter::value_variants().to_vec(),
     };
     let mut peers = bench.start_peers()?;
     for case in bench.plan.cases.clone() {
+        if let Some(reason) = case.too_many(sockets_max) {
+            bench.report.leave_out(&case.to_string(), &reason);
+            continue;
+        }
         let table = match case {
             Case::Load(load) => bench.load(load, &mut peers),
             Case::Idle(idle) => bench.idle(idle, &peers),
@@ -143,7 +148,8 @@ struct Bench<'a> {
     report: Report,
     progress: Progress,
     out: PathBuf,
-    syscalls_can_be_counted: bool,
+    /// What may count system calls: the best that has not failed is the first.
+    syscall_counters: Vec<Counter>,
 }
 
 impl Bench<'_> {
@@ -208,7 +214,7 @@ impl Bench<'_> {
                 }
             }
         }
-        self.report.add_load(load, all).table()
+        self.report.add_load(load, all)
     }
 
     /// A failure ends this peer's part in the case, not the run.
@@ -229,18 +235,13 @@ impl Bench<'_> {
     fn idle(&mut self, idle: Idle, peers: &[Running]) -> String {
         let case = Case::Idle(idle);
         let mut rows = Vec::new();
-        let sockets = idle::sockets_needed(idle);
-        if sockets > self.setting.sockets_max {
-            self.report.leave_out(&case.to_string(), &idle::cannot_hold(sockets, self.setting.sockets_max));
-        } else {
-            for running in peers {
-                if self.takes_part(running.peer, case) {
-                    self.progress.step(&format!("{case}, {}", running.peer.name()), idle::time(idle), true);
-                    rows.push((running.peer, self.hold(running.peer, idle).map_err(|error| format!("{error:#}"))));
-                }
+        for running in peers {
+            if self.takes_part(running.peer, case) {
+                self.progress.step(&format!("{case}, {}", running.peer.name()), idle::time(idle), true);
+                rows.push((running.peer, self.hold(running.peer, idle).map_err(|error| format!("{error:#}"))));
             }
         }
-        self.report.add_idle(idle, rows).table()
+        self.report.add_idle(idle, rows)
     }
 
     fn fleet(&mut self, backends: usize, peers: &[Running]) -> String {
@@ -254,7 +255,7 @@ impl Bench<'_> {
                 rows.push((running.peer, figures.map_err(|error| format!("{error:#}"))));
             }
         }
-        self.report.add_fleet(backends, rows).table()
+        self.report.add_fleet(backends, rows)
     }
 }
 

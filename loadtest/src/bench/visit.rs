@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Bench;
@@ -41,8 +45,10 @@ pub struct Visits {
 /// Beyond this share of foreign turns a visit is repeated, and marked if that did not help.
 pub const DISTURBED_SHARE_MAX: f64 = 0.05;
 
+/// What opening connections and waiting for the last answers may take beyond the window.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const COUNTING_SECONDS: f64 = 0.5;
-/// A visit that counts system calls, with strace's own start and end.
+/// A visit that counts system calls, with the counter's own start and end.
 pub const COUNTING_TIME: Duration = Duration::from_millis(900);
 
 impl Visit {
@@ -92,16 +98,20 @@ impl Bench<'_> {
         Ok(Visit { outcome, reached_backend: reached_backend(self.mock.address)? - before, idle_bytes, peak_bytes })
     }
 
+    /// Counts with perf, and from its first failure on with strace.
     pub(super) fn count_syscalls(&mut self, visits: &mut Visits, running: &Running, load: Load) {
-        if !self.syscalls_can_be_counted {
-            return;
-        }
         let (urls, window) = ([running.url.clone()], (COUNTING_SECONDS, 0.1));
-        match self.drive(running, &urls, load, window, &["--count-syscalls"]) {
-            Ok(outcome) => visits.syscalls = outcome.syscalls,
-            Err(error) => {
-                self.syscalls_can_be_counted = false;
-                self.report.leave_out("system calls", &format!("{error:#}"));
+        while let Some(&counter) = self.syscall_counters.first() {
+            let counter = counter.to_possible_value().expect("no variant is skipped");
+            match self.drive(running, &urls, load, window, &["--count-syscalls", counter.get_name()]) {
+                Ok(outcome) => {
+                    visits.syscalls = outcome.syscalls;
+                    return;
+                }
+                Err(error) => {
+                    self.syscall_counters.remove(0);
+                    self.report.leave_out(&format!("system calls with {}", counter.get_name()), &format!("{error:#}"));
+                }
             }
         }
     }
@@ -125,14 +135,30 @@ impl Bench<'_> {
         urls.iter().for_each(|url| option("--url", url.clone()));
         running.pids().iter().for_each(|pid| option("--watch-pid", pid.to_string()));
         load.rate.iter().for_each(|rate| option("--rate", rate.to_string()));
-        self.run_own(&arguments, more)
+        self.run_own(&arguments, more, Duration::from_secs_f64(seconds + warmup_seconds) + PATIENCE)
     }
 
     /// Runs one of our own subcommands beside the proxy; the line of JSON that it prints.
-    pub(super) fn run_own<T: serde::de::DeserializeOwned>(&self, arguments: &[String], more: &[&str]) -> Result<T> {
+    pub(super) fn run_own<T: DeserializeOwned>(
+        &self,
+        arguments: &[String],
+        more: &[&str],
+        limit: Duration,
+    ) -> Result<T> {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
-        let mut generator = pinned(&[self.cores.generator], &own(&arguments)?)?;
-        let output = generator.stderr(Stdio::piped()).output().context("start the load generator")?;
+        let mut command = pinned(&[self.cores.generator], &own(&arguments)?)?;
+        let child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start the load generator")?;
+        let pid = Pid::from_child(&child);
+        let (over, is_over) = channel::<()>();
+        let watch = std::thread::spawn(move || {
+            let late = is_over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            // It has not been waited for yet, so the id is still its own.
+            late && kill_process(pid, Signal::TERM).is_ok()
+        });
+        let output = child.wait_with_output()?;
+        drop(over);
+        ensure!(!watch.join().unwrap_or(false), "the load generator was not done after {limit:?}");
         // It fails when an answer was wrong, but then it has printed its line all the same.
         serde_json::from_slice(&output.stdout)
             .map_err(|_| anyhow::anyhow!("{}", String::from_utf8_lossy(&output.stderr).trim()))

@@ -31,9 +31,11 @@ pub use self::events::Events;
 use self::outcome::{Accounts, Tally};
 pub use self::outcome::{Latency, Outcome};
 pub use self::reader::Reader;
+pub use self::syscalls::Counter;
 use self::syscalls::Counting;
 pub use self::verdict::{Expected, Wrong, judge};
 use crate::clock::monotonic_ns;
+use crate::launch::raise_open_files;
 use crate::workload::{FIRST_HERD, FIRST_ID, TOOL, Target, Workload};
 
 #[derive(Args, Debug)]
@@ -63,9 +65,9 @@ pub struct DriveArgs {
     /// The backend, to tell its turns on a shared core from those of strangers
     #[arg(long)]
     pub backend_pid: Option<u32>,
-    /// Count the system calls of the watched processes with strace, which slows them down
-    #[arg(long, requires = "watch_pid")]
-    pub count_syscalls: bool,
+    /// Count the system calls of the watched processes
+    #[arg(long, value_enum, requires = "watch_pid")]
+    pub count_syscalls: Option<Counter>,
 }
 
 /// More than one thread can send; a schedule with intervals below a microsecond would only measure that.
@@ -77,6 +79,7 @@ const IDLE_WAIT: Duration = Duration::from_millis(20);
 
 /// Runs the load, prints one line of JSON, and fails if an answer was wrong.
 pub fn run(args: &DriveArgs) -> Result<()> {
+    raise_open_files()?;
     let outcome = Driver::new(args)?.drive()?;
     println!("{}", serde_json::to_string(&outcome)?);
     if let Some(first) = &outcome.first_wrong {
@@ -150,7 +153,8 @@ impl<'a> Driver<'a> {
         self.send_due(monotonic_ns())?;
         self.turn_until(monotonic_ns() + seconds(self.args.warmup_seconds), false)?;
 
-        let counting = self.args.count_syscalls.then(|| Counting::attach(&self.args.watch_pid)).transpose()?;
+        let counting =
+            self.args.count_syscalls.map(|counter| Counting::attach(counter, &self.args.watch_pid)).transpose()?;
         let unmeasured = self.tally.restart();
         let before = Accounts::read(self.args);
         let opened_ns = monotonic_ns();

@@ -27,7 +27,7 @@ pub const LEGEND: &[(&str, &str)] = &[
     ("+p50, +p99", "µs more than without a proxy, within the same round"),
     (
         "calls",
-        "system calls of the proxy per request, counted by strace in a run of its own, which makes the proxy slower",
+        "system calls of the proxy per request, counted by perf in a run of its own (or by strace, which slows the proxy down)",
     ),
     ("idle, peak", "resident memory of the proxy before the case and the most during it, MiB"),
     ("reached", "requests that the backend saw, of those sent: below 100 % somebody answered for it"),

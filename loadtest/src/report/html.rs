@@ -11,7 +11,7 @@ use crate::peers::Peer;
 
 pub fn page(report: &Report) -> Result<String> {
     let loads = report.loads.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let idle = report.idle.iter().filter(|report| !report.rows.is_empty()).map(idle).collect::<Result<Vec<_>>>()?;
+    let idle = report.idle.iter().map(idle).collect::<Result<Vec<_>>>()?;
     let page = html! {
         (DOCTYPE)
         html lang="en" {

@@ -43,24 +43,6 @@ struct LeftOut {
     why: String,
 }
 
-/// What was added last, for the terminal.
-pub struct Added(String);
-
-impl Added {
-    fn new(case: &str, title: &str, grids: &[(&str, Grid)]) -> Self {
-        let mut text = format!("\n{case}: {title}\n");
-        for (heading, grid) in grids {
-            text.push_str(heading);
-            text.push_str(&grid.text());
-        }
-        Added(text)
-    }
-
-    pub fn table(self) -> String {
-        self.0
-    }
-}
-
 impl Report {
     pub fn new(machine: Machine, seconds: f64, rounds: usize) -> Self {
         let (peers, left_out, loads, idle, fleets) = Default::default();
@@ -78,30 +60,27 @@ impl Report {
         }
     }
 
-    pub fn add_load(&mut self, load: Load, all: Vec<Visits>) -> Added {
+    /// Adds a case; its table for the terminal, as for the other two kinds.
+    pub fn add_load(&mut self, load: Load, all: Vec<Visits>) -> String {
         let report = LoadReport::new(load, all);
         let events =
             report.event_grid().map(|grid| ("time of an event from the backend's stamp to its arrival:\n", grid));
         let grids: Vec<(&str, Grid)> = [("", report.grid())].into_iter().chain(events).collect();
-        let added = Added::new(&report.case, &report.title, &grids);
+        let added = text(&report.case, &report.title, &grids);
         self.loads.push(report);
         added
     }
 
-    pub fn add_idle(&mut self, idle: Idle, rows: Vec<(Peer, Result<Held, String>)>) -> Added {
+    pub fn add_idle(&mut self, idle: Idle, rows: Vec<(Peer, Result<Held, String>)>) -> String {
         let report = IdleReport::new(idle, rows);
-        let added = if report.rows.is_empty() {
-            Added(format!("\n{}: left out\n", report.case))
-        } else {
-            Added::new(&report.case, &report.title, &[("", report.grid())])
-        };
+        let added = text(&report.case, &report.title, &[("", report.grid())]);
         self.idle.push(report);
         added
     }
 
-    pub fn add_fleet(&mut self, backends: usize, rows: Vec<(Peer, Result<FleetFigures, String>)>) -> Added {
+    pub fn add_fleet(&mut self, backends: usize, rows: Vec<(Peer, Result<FleetFigures, String>)>) -> String {
         let report = FleetReport::new(backends, rows);
-        let added = Added::new(&report.case, &report.title(), &[("", report.grid())]);
+        let added = text(&report.case, &report.title(), &[("", report.grid())]);
         self.fleets.push(report);
         added
     }
@@ -181,4 +160,9 @@ impl Report {
     fn load_rows(&self) -> impl Iterator<Item = &LoadRow> {
         self.loads.iter().flat_map(|report| &report.rows)
     }
+}
+
+fn text(case: &str, title: &str, grids: &[(&str, Grid)]) -> String {
+    let grids = grids.iter().map(|(heading, grid)| format!("{heading}{}", grid.text()));
+    format!("\n{case}: {title}\n{}", grids.collect::<String>())
 }
