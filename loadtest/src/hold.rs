@@ -153,15 +153,15 @@ fn connect_from(index: usize, target: &Target) -> Result<TcpStream> {
     Ok(socket)
 }
 
-/// The head must be that of an event stream, and something must come with it.
+/// The head must be that of an event stream.
 fn read_stream_head(socket: &mut TcpStream) -> Result<()> {
     let (mut reader, mut answer, mut piece) = (Reader::default(), Vec::new(), [0; 4096]);
-    while reader.body(&answer).is_empty() {
+    while !reader.events {
         let received = socket.read(&mut piece).context("no event stream")?;
         answer.extend_from_slice(&piece[..received]);
         let complete = reader.advance(&mut answer).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
-        ensure!(reader.status() == 200 || answer.is_empty(), "{}", Wrong::Status(reader.status()));
-        ensure!(!complete && received > 0, "the event stream was ended");
+        ensure!(matches!(reader.status(), 0 | 200), "{}", Wrong::Status(reader.status()));
+        ensure!(!complete && received > 0, "the event stream was ended, or is none");
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! A table before it is text or HTML: the same columns for both.
 
 use super::figures::{FleetReport, FleetRow, IdleReport, IdleRow, LoadReport, LoadRow};
+use crate::peers::Peer;
 
 pub struct Grid {
     pub columns: Vec<&'static str>,
@@ -11,8 +12,16 @@ pub struct Line {
     pub cells: Vec<String>,
     /// What went wrong; the figures then do not count.
     pub fault: Option<String>,
+    /// What a reader has to know of the figures.
+    pub remark: Option<String>,
     pub disturbed: bool,
     pub is_ringway: bool,
+}
+
+impl Line {
+    fn of(peer: Peer) -> Self {
+        Line { cells: Vec::new(), fault: None, remark: None, disturbed: false, is_ringway: peer.is_ringway() }
+    }
 }
 
 /// What the columns mean, for those who read the tables for the first time.
@@ -40,11 +49,8 @@ pub const LEGEND: &[(&str, &str)] = &[
 
 type Cell<Row> = (&'static str, fn(&Row) -> String);
 
-fn grid<Row>(rows: &[Row], columns: &[Cell<Row>], about: impl Fn(&Row) -> (Option<String>, bool, bool)) -> Grid {
-    let line = |row: &Row| {
-        let (fault, disturbed, is_ringway) = about(row);
-        Line { cells: columns.iter().map(|(_, cell)| cell(row)).collect(), fault, disturbed, is_ringway }
-    };
+fn grid<Row>(rows: &[Row], columns: &[Cell<Row>], about: impl Fn(&Row) -> Line) -> Grid {
+    let line = |row: &Row| Line { cells: columns.iter().map(|(_, cell)| cell(row)).collect(), ..about(row) };
     Grid { columns: columns.iter().map(|(title, _)| *title).collect(), rows: rows.iter().map(line).collect() }
 }
 
@@ -79,7 +85,12 @@ impl LoadReport {
         if self.rows.iter().all(|row| row.cpu_to_nginx_big.is_none()) {
             columns.retain(|(title, _)| *title != "÷nginx-big");
         }
-        grid(&self.rows, &columns, |row| (row.fault.clone(), row.disturbed_visits > 0, row.peer.is_ringway()))
+        grid(&self.rows, &columns, |row| Line {
+            fault: row.fault.clone(),
+            remark: row.remark.clone(),
+            disturbed: row.disturbed_visits > 0,
+            ..Line::of(row.peer)
+        })
     }
 
     /// How long events were on their way; none if the case has no events.
@@ -93,7 +104,9 @@ impl LoadReport {
             ("max", |row| row.event_delay.map_or(NONE.to_owned(), |delay| micros(delay.max_us))),
         ];
         let has_events = self.rows.iter().any(|row| row.event_delay.is_some());
-        has_events.then(|| grid(&self.rows, &columns, |row| (None, row.disturbed_visits > 0, row.peer.is_ringway())))
+        has_events.then(|| {
+            grid(&self.rows, &columns, |row| Line { disturbed: row.disturbed_visits > 0, ..Line::of(row.peer) })
+        })
     }
 }
 
@@ -111,7 +124,7 @@ impl IdleReport {
             ("MiB before", |row| mebibytes(row.held.as_ref().map(|held| held.before_bytes))),
             ("MiB with all", |row| mebibytes(row.held.as_ref().map(|held| held.with_all_bytes))),
         ];
-        grid(&self.rows, &columns, |row| (row.fault.clone(), false, row.peer.is_ringway()))
+        grid(&self.rows, &columns, |row| Line { fault: row.fault.clone(), ..Line::of(row.peer) })
     }
 }
 
@@ -129,7 +142,7 @@ impl FleetReport {
             ("reloading ÷ p99", |row| figure(row.p99_reloading_to_quiet, 2)),
             ("wrong", |row| row.wrong.to_string()),
         ];
-        grid(&self.rows, &columns, |row| (row.fault.clone(), false, row.peer.is_ringway()))
+        grid(&self.rows, &columns, |row| Line { fault: row.fault.clone(), ..Line::of(row.peer) })
     }
 }
 
@@ -139,8 +152,11 @@ fn figure(value: Option<f64>, decimals: usize) -> String {
     value.map_or(NONE.to_owned(), |value| format!("{value:.decimals$}"))
 }
 
-/// Microseconds, with a decimal where it says something.
+/// Microseconds, with a decimal where it says something. Nothing takes none at all.
 fn micros(us: f64) -> String {
+    if us == 0.0 {
+        return NONE.to_owned();
+    }
     if us.abs() < 100.0 { format!("{us:.1}") } else { format!("{us:.0}") }
 }
 
@@ -175,8 +191,10 @@ impl Grid {
             text.push_str(&line(row.cells.iter().map(String::as_str).collect(), mark));
         }
         for row in &self.rows {
-            if let Some(fault) = &row.fault {
-                text.push_str(&format!("! {}: {fault}\n", row.cells[0]));
+            for (mark, words) in [("!", &row.fault), ("·", &row.remark)] {
+                if let Some(words) = words {
+                    text.push_str(&format!("{mark} {}: {words}\n", row.cells[0]));
+                }
             }
         }
         text
@@ -187,7 +205,6 @@ impl Grid {
 mod tests {
     use super::super::figures::tests::{load, visit, visits};
     use super::*;
-    use crate::peers::Peer;
 
     #[test]
     fn a_peer_that_was_wrong_is_not_compared() {
@@ -203,12 +220,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_they_must_be() {
-        let line = |cells: [&str; 2]| Line {
-            cells: cells.map(str::to_owned).to_vec(),
-            fault: None,
-            disturbed: false,
-            is_ringway: false,
-        };
+        let line = |cells: [&str; 2]| Line { cells: cells.map(str::to_owned).to_vec(), ..Line::of(Peer::Nginx) };
         let grid = Grid { columns: vec!["peer", "µs"], rows: vec![line(["a", "1"]), line(["longer", "1000"])] };
         assert_eq!(grid.text(), "peer       µs\na           1\nlonger   1000\n");
     }

@@ -190,6 +190,7 @@ fn grid(grid: &Grid) -> Markup {
                         th { (row.cells[0]) @if row.disturbed { " ~" } }
                         @for cell in &row.cells[1..] { td { (cell) } }
                     }
+                    @if let Some(remark) = &row.remark { tr.remark { td colspan=(grid.columns.len()) { (row.cells[0]) ": " (remark) } } }
                     @if let Some(fault) = &row.fault { tr.fault { td colspan=(grid.columns.len()) { (row.cells[0]) ": " (fault) } } }
                 }
             }
