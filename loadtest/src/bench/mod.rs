@@ -75,7 +75,7 @@ struct Plan {
 }
 
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let plan = Plan::new(args)?;
+    let mut plan = Plan::new(args)?;
     let cores = Cores::choose(&allowed_cores()?)?;
     ensure!(
         CpuTime::is_kept(),
@@ -103,8 +103,14 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         rivals: &args.out.join("rivals"),
         sockets_max,
     };
+    let mut report = Report::new(machine, plan.seconds, plan.rounds);
+    plan.cases.retain(|case| {
+        let reason = case.too_many(sockets_max);
+        reason.iter().for_each(|reason| report.leave_out(&case.to_string(), reason));
+        reason.is_none()
+    });
     let mut bench = Bench {
-        report: Report::new(machine, plan.seconds, plan.rounds),
+        report,
         progress: Progress::new(plan.estimate()),
         plan,
         cores: cores.clone(),
@@ -115,10 +121,6 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     };
     let mut peers = bench.start_peers()?;
     for case in bench.plan.cases.clone() {
-        if let Some(reason) = case.too_many(sockets_max) {
-            bench.report.leave_out(&case.to_string(), &reason);
-            continue;
-        }
         let table = match case {
             Case::Load(load) => bench.load(load, &mut peers),
             Case::Idle(idle) => bench.idle(idle, &peers),
@@ -173,18 +175,13 @@ impl Bench<'_> {
         Ok(running)
     }
 
-    /// Whether a peer takes part in a case. What it lacks is said once.
+    /// Whether a peer takes part in a case. What it lacks is said.
     fn takes_part(&mut self, peer: Peer, case: Case) -> bool {
-        if !self.plan.peers_are_named && !peer.is_of_interest(case) {
-            return false;
+        let lacks = peer.lacks(case).filter(|_| self.plan.wants(peer, case));
+        if let Some(reason) = lacks {
+            self.report.leave_out(&format!("{} in {case}", peer.name()), reason);
         }
-        match peer.lacks(case) {
-            Some(reason) if peer.is_worth_a_word(case) => {
-                self.report.leave_out(&format!("{} in {case}", peer.name()), reason);
-                false
-            }
-            lacks => lacks.is_none(),
-        }
+        lacks.is_none() && self.plan.wants(peer, case)
     }
 
     fn load(&mut self, load: Load, peers: &mut [Running]) -> String {
@@ -281,6 +278,10 @@ impl Plan {
         Ok(plan)
     }
 
+    fn wants(&self, peer: Peer, case: Case) -> bool {
+        peer.has_a_part(case) && (self.peers_are_named || peer.is_of_interest(case))
+    }
+
     fn visit_time(&self) -> Duration {
         Duration::from_secs_f64(self.seconds + self.warmup_seconds + 0.1)
     }
@@ -288,8 +289,7 @@ impl Plan {
     /// What a run takes if nothing is repeated.
     fn estimate(&self) -> Duration {
         let of_case = |case: &Case| {
-            let takes_part =
-                |peer: &&Peer| (self.peers_are_named || peer.is_of_interest(*case)) && peer.lacks(*case).is_none();
+            let takes_part = |peer: &&Peer| self.wants(**peer, *case) && peer.lacks(*case).is_none();
             let peers = self.peers.iter().filter(takes_part).count() as u32;
             let counted = !self.quick || self.cases.first() == Some(case);
             match case {

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 pub use self::start::{Mock, Running, Setting, version};
-use crate::case::{Case, Load};
+use crate::case::{Case, Idle, Load};
 use crate::workload::TOOL;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -103,21 +103,22 @@ impl Peer {
         }
     }
 
-    /// Whether it can do this at all; what it cannot is said, not tried.
-    pub fn lacks(self, case: Case) -> Option<&'static str> {
-        let modern = matches!(case, Case::Load(load) if load.workload.is_modern());
-        match (self, case) {
-            (_, Case::Fleet(_)) if !self.is_ringway() => Some("a fleet is configured for Ringway only"),
-            (Peer::Direct, Case::Idle(_)) => Some("no proxy, no memory"),
-            (Peer::McpProxy, _) if modern => Some("refuses 2026-07-28"),
-            (Peer::McpGateway, Case::Idle(idle)) if idle.streams => Some("answers GET with 405"),
-            _ => None,
+    /// Whether there is anything to measure: no proxy has no memory, and a fleet is configured for Ringway only.
+    pub fn has_a_part(self, case: Case) -> bool {
+        match case {
+            Case::Load(_) => true,
+            Case::Idle(_) => self != Peer::Direct,
+            Case::Fleet(_) => self.is_ringway(),
         }
     }
 
-    /// That nobody but Ringway has a fleet, and no proxy has no memory, goes without saying.
-    pub fn is_worth_a_word(self, case: Case) -> bool {
-        matches!(self, Peer::McpProxy | Peer::McpGateway) && !matches!(case, Case::Fleet(_))
+    /// What a rival cannot do at all; that is said, not tried.
+    pub fn lacks(self, case: Case) -> Option<&'static str> {
+        match (self, case) {
+            (Peer::McpProxy, Case::Load(load)) if load.workload.is_modern() => Some("refuses 2026-07-28"),
+            (Peer::McpGateway, Case::Idle(Idle { streams: true, .. })) => Some("answers GET with 405"),
+            _ => None,
+        }
     }
 
     pub fn workers(self) -> usize {
@@ -166,8 +167,13 @@ mod tests {
 
     #[test]
     fn only_our_own_fleet_is_configured() {
-        assert!(Peer::Nginx.lacks(Case::Fleet(100)).is_some());
-        assert!(Peer::RingwayEpoll.lacks(Case::Fleet(100)).is_none());
+        assert!(!Peer::Nginx.has_a_part(Case::Fleet(100)));
+        assert!(Peer::RingwayEpoll.has_a_part(Case::Fleet(100)));
+    }
+
+    #[test]
+    fn what_a_rival_cannot_do_has_a_reason() {
         assert_eq!(Peer::McpProxy.lacks("call@32".parse().unwrap()), None);
+        assert_eq!(Peer::McpProxy.lacks("herd-100".parse().unwrap()), Some("refuses 2026-07-28"));
     }
 }

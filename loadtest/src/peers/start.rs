@@ -12,8 +12,10 @@ use super::Peer;
 use super::configure::{Holes, fleet_backend};
 use crate::case::FLEET_SMALL;
 use crate::cpu::with_descendants;
+use crate::drive::open_session;
 use crate::http;
 use crate::launch::{Server, own};
+use crate::workload::Target;
 
 /// What starting a peer needs to know.
 pub struct Setting<'a> {
@@ -43,7 +45,7 @@ pub struct Running {
 }
 
 /// How long a peer may take to answer after its start.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Running {
     pub fn start(peer: Peer, setting: &Setting) -> Result<Self> {
@@ -78,11 +80,8 @@ impl Running {
         let begun = Instant::now();
         let cores = if peer.workers() > 1 { setting.cores_of_two } else { setting.cores };
         let mut server = Server::start(name, cores, &command, &log)?;
-        let ready = || match peer {
-            _ if peer.is_ringway() => http::get(admin, "/readyz").is_ok_and(|answer| answer.status == 200),
-            _ => TcpStream::connect(listen).is_ok(),
-        };
-        wait_until(&mut server, ready).with_context(|| last_words(&log))?;
+        let target: Target = running.url.parse().map_err(anyhow::Error::msg)?;
+        wait_until(&mut server, || first_answer(&target)).with_context(|| last_words(&log))?;
         running.start_time = begun.elapsed();
         running.server = Some(server);
         Ok(running)
@@ -209,17 +208,22 @@ impl Mock {
         let command = own(&["mock", "--listen", &address.to_string(), "--list-ttl-ms", &LIST_TTL_MS.to_string()])?;
         let log = dir.join("mock.log");
         let mut server = Server::start("mock", &[core], &command, &log)?;
-        wait_until(&mut server, || http::get(address, "/counts").is_ok()).with_context(|| last_words(&log))?;
+        wait_until(&mut server, || http::get(address, "/counts").map(drop)).with_context(|| last_words(&log))?;
         Ok(Mock { server, address })
     }
 }
 
-fn wait_until(server: &mut Server, ready: impl Fn() -> bool) -> Result<()> {
+/// A session through the peer: a port that takes connections may have nobody behind it yet.
+fn first_answer(target: &Target) -> Result<()> {
+    open_session(&TcpStream::connect(target.address)?, target).map(drop)
+}
+
+fn wait_until(server: &mut Server, ready: impl Fn() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + START_TIMEOUT;
-    while !ready() {
+    while let Err(not_yet) = ready() {
         server.check_alive()?;
         if Instant::now() > deadline {
-            bail!("no answer within {START_TIMEOUT:?} of its start");
+            return Err(not_yet.context(format!("not ready within {START_TIMEOUT:?} of its start")));
         }
         std::thread::sleep(Duration::from_millis(2));
     }
