@@ -133,12 +133,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     print!("{}", bench.report.closing_notes());
     println!("written to {} and report.json beside it", bench.out.join("report.html").display());
-    match bench.report.faults() {
-        0 => Ok(()),
-        faults => {
-            bail!("{faults} wrong answers or failures of peers that have to be right: their figures do not count")
-        }
-    }
+    let faults = bench.report.faults();
+    ensure!(faults.is_empty(), "wrong answers or failures of peers that have to be right:\n{}", faults.join("\n"));
+    Ok(())
 }
 
 /// A run and what it has found so far.
@@ -262,7 +259,7 @@ impl Plan {
         let default_cases = || cases.iter().map(|case| case.parse().expect("written in case.rs")).collect();
         let default_peers = || Peer::default_set(args.rivals, args.quick);
         let plan = Plan {
-            seconds: args.seconds.unwrap_or(if args.quick { 0.25 } else { 1.0 }),
+            seconds: args.seconds.unwrap_or(if args.quick { 0.2 } else { 1.0 }),
             warmup_seconds: args.warmup_seconds.unwrap_or(if args.quick { 0.1 } else { 0.3 }),
             rounds: args.rounds.unwrap_or(if args.quick { 1 } else { 5 }),
             repeats: args.repeats.unwrap_or(if args.quick { 0 } else { 3 }),

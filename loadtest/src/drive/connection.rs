@@ -216,10 +216,7 @@ fn connect(target: &Target) -> Result<TcpStream> {
 pub fn open_session(socket: &TcpStream, target: &Target) -> Result<String> {
     socket.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
     let answer = exchange(socket, &workload::initialize(target)).context("initialize")?;
-    let session = answer
-        .header("mcp-session-id")
-        .with_context(|| format!("initialize was answered without a session:\n{}", answer.head))?
-        .to_owned();
+    let session = answer.header("mcp-session-id").context("initialize was answered without a session")?.to_owned();
     exchange(socket, &workload::initialized(target, &session)).context("notifications/initialized")?;
     Ok(session)
 }
@@ -227,6 +224,6 @@ pub fn open_session(socket: &TcpStream, target: &Target) -> Result<String> {
 fn exchange(mut socket: &TcpStream, request: &[u8]) -> Result<http::Answer> {
     socket.write_all(request)?;
     let answer = http::read_answer(&mut socket)?;
-    ensure!((200..300).contains(&answer.status), "answered with\n{}", answer.head);
+    ensure!((200..300).contains(&answer.status), "answered with status {}", answer.status);
     Ok(answer)
 }

@@ -75,7 +75,7 @@ pub struct Outcome {
     /// Requests sent in the whole run, to compare with what reached the backend.
     pub sent: u64,
     pub reconnects: u64,
-    /// CPU of the watched processes per request; absent if none is watched.
+    /// CPU of the watched processes per request; absent if none is watched, or nothing was answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watched_cpu_us: Option<f64>,
     /// System calls of the watched processes per request, by name; absent unless they were counted.
@@ -123,7 +123,7 @@ impl Tally {
     pub fn outcome(&self, args: &DriveArgs, window_ns: u64, used: &Accounts) -> Outcome {
         let requests = self.latency.len();
         let per_request_us = |ns: u64| ns as f64 / 1e3 / requests.max(1) as f64;
-        let watching = !args.watch_pid.is_empty();
+        let watching = !args.watch_pid.is_empty() && requests > 0;
         Outcome {
             workload: args.workload.name(),
             connections: args.connections,

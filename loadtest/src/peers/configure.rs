@@ -86,7 +86,8 @@ impl Holes<'_> {
             Peer::RingwayEnvelope => "envelope",
             _ => return String::new(),
         };
-        format!("[[routes]]\npath = \"/mcp/mock\"\nbackend = \"mock\"\nbody = \"{body}\"\n")
+        // The path is the one there is without any route.
+        format!("[[routes]]\npath = \"/mcp/{{backend}}\"\nbody = \"{body}\"\n")
     }
 
     /// Different endpoints as far as the proxy can know; the mock takes any path below `/mcp`.

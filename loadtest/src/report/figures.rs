@@ -132,6 +132,7 @@ impl LoadRow {
         let cpu_to = |other: Peer| of(other).and_then(|others| ratio(visits, others, cpu));
         let added = |figure: fn(&Visit) -> Option<f64>| {
             let direct = of(Peer::Direct).filter(|_| own.peer != Peer::Direct)?;
+            let figure = |visit: &Visit| figure(visit).filter(|_| visit.outcome.requests > 0);
             within_rounds(visits, direct, figure, |own, direct| own - direct)
         };
         let cpus: Vec<f64> = visits.iter().filter_map(cpu).collect();
@@ -141,6 +142,10 @@ impl LoadRow {
         let reached_backend = reached as f64 / sent.max(1) as f64;
         let answered_for = sent > 0 && reached_backend < REACHED_MIN && !load.workload.may_be_shared();
         let first_wrong = outcomes().find_map(|outcome| outcome.first_wrong.clone());
+        let unanswered = visits
+            .iter()
+            .any(|visit| visit.outcome.requests == 0)
+            .then(|| "no answer within a whole window: make it longer with --seconds".to_owned());
         let unasked = answered_for
             .then(|| format!("answered {:.1} % without asking the backend", (1.0 - reached_backend) * 100.0));
         LoadRow {
@@ -167,7 +172,12 @@ impl LoadRow {
             reached_backend,
             wrong: outcomes().map(|outcome| outcome.wrong).sum(),
             // An MCP proxy of others may well answer from what it has; it is said, and the figures stand.
-            fault: own.failure.clone().or(first_wrong).or(unasked.clone().filter(|_| own.peer.must_be_right())),
+            fault: own
+                .failure
+                .clone()
+                .or(first_wrong)
+                .or(unanswered)
+                .or(unasked.clone().filter(|_| own.peer.must_be_right())),
             remark: unasked.filter(|_| !own.peer.must_be_right()),
             disturbed_visits: visits.iter().filter(|visit| visit.is_disturbed()).count(),
             curve: median_curve(visits),
@@ -300,6 +310,7 @@ pub mod tests {
             watched_cpu_us: Some(cpu_us),
             requests_per_second,
             sent: 10,
+            requests: 10,
             curve: vec![(0.0, 1.0), (1.0, cpu_us)],
             ..Outcome::default()
         };
@@ -358,6 +369,16 @@ pub mod tests {
         let rival = row("list@32", Peer::McpProxy);
         assert!(rival.is_right());
         assert_eq!(rival.remark.as_deref(), Some("answered 50.0 % without asking the backend"));
+    }
+
+    #[test]
+    fn a_window_without_an_answer_is_a_fault_and_no_figure() {
+        let mut silent = visit(1.0, 0.0);
+        silent.outcome.requests = 0;
+        let all = vec![visits(Peer::Direct, vec![visit(1.0, 9.0)]), visits(Peer::Nginx, vec![silent])];
+        let report = LoadReport::new(load("call@32"), all);
+        assert_eq!(report.rows[1].added_p50_us, None);
+        assert!(report.rows[1].fault.as_ref().unwrap().starts_with("no answer within a whole window"));
     }
 
     #[test]

@@ -85,12 +85,16 @@ impl Report {
         added
     }
 
-    /// Wrong answers and failures of the peers that have to be right.
-    pub fn faults(&self) -> usize {
-        let loads = self.load_rows().map(|row| (row.peer, &row.fault));
-        let idle = self.idle.iter().flat_map(|report| &report.rows).map(|row| (row.peer, &row.fault));
-        let fleets = self.fleets.iter().flat_map(|report| &report.rows).map(|row| (row.peer, &row.fault));
-        loads.chain(idle).chain(fleets).filter(|(peer, fault)| peer.must_be_right() && fault.is_some()).count()
+    /// Wrong answers and failures of the peers that have to be right: which case, who, what.
+    pub fn faults(&self) -> Vec<String> {
+        let loads =
+            self.loads.iter().flat_map(|report| report.rows.iter().map(|row| (&report.case, row.peer, &row.fault)));
+        let idle =
+            self.idle.iter().flat_map(|report| report.rows.iter().map(|row| (&report.case, row.peer, &row.fault)));
+        let fleets =
+            self.fleets.iter().flat_map(|report| report.rows.iter().map(|row| (&report.case, row.peer, &row.fault)));
+        let faults = loads.chain(idle).chain(fleets).filter(|(_, peer, _)| peer.must_be_right());
+        faults.filter_map(|(case, peer, fault)| Some(format!("{case}, {}: {}", peer.name(), fault.as_ref()?))).collect()
     }
 
     /// `report.json` and `report.html`.
