@@ -463,3 +463,5 @@ pub(super) type Answer = Arc<Shared>;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
