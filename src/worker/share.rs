@@ -469,3 +469,5 @@ pub(super) type Answer = Arc<Shared>;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
