@@ -10,8 +10,8 @@ use arc_swap::Cache;
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::config;
 use ringway::http::{
-    self, BodyDecoder, BodyLength, Forwarded, Framing, HeadLimits, Persistence, RequestHead, ResponseHead,
-    SessionField, Target,
+    self, AcceptField, BodyDecoder, BodyLength, Forwarded, Framing, HeadLimits, Persistence, RequestHead, ResponseHead,
+    Rewrite, SessionField, Target, Trace,
 };
 use ringway::seam::{Snapshot, SnapshotCell};
 
@@ -43,14 +43,14 @@ fn heads(criterion: &mut Criterion) {
             black_box(answer.decode(black_box(ANSWER), &LIMITS))
         });
     });
-    let target = Target { authority: "10.0.0.7:9001", path: "/mcp", rest: b"" };
+    let target = Target { authority: "10.0.0.7:9001", path: "/mcp", rest: b"", query: b"" };
     let forwarded = Forwarded { peer: "192.0.2.1", trusted_hops: 0 };
+    let rewrite = Rewrite { forwarded, session: SessionField::Keep, accept: AcceptField::Complete, trace: Trace::Pass };
     let mut out = Vec::new();
     criterion.bench_function("head/encode request", |bencher| {
         bencher.iter(|| {
             out.clear();
-            let (session, framing) = (SessionField::Keep, Framing::Length(64));
-            http::request_head(&mut out, &request, REQUEST, &target, &forwarded, session, framing);
+            http::request_head(&mut out, &request, REQUEST, &target, &rewrite, Framing::Length(64));
             black_box(out.len())
         });
     });
@@ -58,7 +58,7 @@ fn heads(criterion: &mut Criterion) {
         bencher.iter(|| {
             out.clear();
             let (session, framing) = (SessionField::Keep, Framing::Length(200));
-            http::response_head(&mut out, &answer, ANSWER, session, framing, Persistence::Implied);
+            http::response_head(&mut out, &answer, ANSWER, session, b"", framing, Persistence::Implied);
             black_box(out.len())
         });
     });

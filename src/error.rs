@@ -4,6 +4,8 @@
 //! of the request is in them.
 
 use crate::http::HttpError;
+use crate::mcp::McpError;
+use crate::policy::Denial;
 use crate::upstream::UpstreamError;
 
 /// Who has to change something for the next request to succeed.
@@ -17,21 +19,22 @@ pub enum Fault {
     Load,
 }
 
-macro_rules! refusals {
-    ($($variant:ident = $label:literal),+ $(,)?) => {
-        /// Reasons in `ringway_refused_total{reason}`.
+/// Defines an enum whose variants are all values of one label.
+macro_rules! closed_set {
+    ($(#[$doc:meta])* pub enum $name:ident; $($variant:ident = $label:literal),+ $(,)?) => {
+        $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Refusal {
+        pub enum $name {
             $(#[doc = $label] $variant,)+
         }
 
-        impl Refusal {
-            /// Every reason, in order of its number.
+        impl $name {
+            /// All of them, in order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
             /// How many there are.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// Metric label.
+            /// Its text.
             #[must_use]
             pub fn label(self) -> &'static str {
                 match self {
@@ -42,7 +45,11 @@ macro_rules! refusals {
     };
 }
 
-refusals! {
+pub(crate) use closed_set;
+
+closed_set! {
+    /// Reasons in `ringway_refused_total{reason}`.
+    pub enum Refusal;
     Malformed = "malformed",
     Version = "version",
     HeadTooLarge = "head_too_large",
@@ -58,10 +65,12 @@ refusals! {
     WriteTimeout = "write_timeout",
     NoRoute = "no_route",
     SessionUnknown = "session_unknown",
+    SessionLost = "session_lost",
     MethodNotAllowed = "method_not_allowed",
     ConnectionsMax = "connections_max",
     ConnectionsPerIp = "connections_per_ip",
     ExchangesMax = "exchanges_max",
+    MemoryMax = "memory_max",
     DescriptorsExhausted = "descriptors_exhausted",
     NoEndpoint = "no_endpoint",
     ConnectFailed = "connect_failed",
@@ -73,6 +82,27 @@ refusals! {
     UpstreamMalformed = "upstream_malformed",
     UpstreamTruncated = "upstream_truncated",
     ClientGone = "client_gone",
+    Origin = "origin",
+    Host = "host",
+    ContentType = "content_type",
+    NotUtf8 = "not_utf8",
+    NotJson = "not_json",
+    TooDeep = "too_deep",
+    NotAMessage = "not_a_message",
+    RepeatedMember = "repeated_member",
+    BadId = "bad_id",
+    Batch = "batch",
+    ClientResponse = "client_response",
+    VersionMissing = "version_missing",
+    VersionMismatch = "version_mismatch",
+    VersionUnsupported = "version_unsupported",
+    MethodHeaderMissing = "method_header_missing",
+    MethodHeaderMismatch = "method_header_mismatch",
+    NameHeaderMissing = "name_header_missing",
+    NameHeaderMismatch = "name_header_mismatch",
+    NameHeaderEncoding = "name_header_encoding",
+    Metadata = "metadata",
+    MethodUnknown = "method_unknown",
 }
 
 /// Why an exchange got no answer from a backend.
@@ -80,6 +110,12 @@ refusals! {
 pub enum ProxyError {
     /// The request's framing.
     Http(HttpError),
+    /// The message, or the headers that mirror it.
+    Mcp(McpError),
+    /// `Origin` or `Host`.
+    Denied(Denial),
+    /// A POST whose body is not said to be JSON.
+    ContentType,
     /// `body_bytes_max`.
     BodyTooLarge,
     /// `head_timeout_ms`.
@@ -92,10 +128,14 @@ pub enum ProxyError {
     NoRouteInSession,
     /// A session id that is not ours, too old, bound to somebody else, or whose endpoint is gone.
     SessionUnknown,
+    /// The backend does not know the session any more.
+    SessionLost,
     /// The route does not take this method.
     MethodNotAllowed,
     /// `exchanges_per_worker_max`.
     Overloaded,
+    /// `memory_hard_bytes`.
+    MemoryMax,
     /// `connections_per_worker_max`.
     ConnectionsMax,
     /// `connections_per_ip_max`.
@@ -120,6 +160,18 @@ impl From<HttpError> for ProxyError {
     }
 }
 
+impl From<McpError> for ProxyError {
+    fn from(error: McpError) -> Self {
+        Self::Mcp(error)
+    }
+}
+
+impl From<Denial> for ProxyError {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
 impl From<UpstreamError> for ProxyError {
     fn from(error: UpstreamError) -> Self {
         Self::Upstream(error)
@@ -132,15 +184,19 @@ impl ProxyError {
     pub fn fault(self) -> Fault {
         match self {
             Self::Http(_)
+            | Self::Mcp(_)
+            | Self::Denied(_)
+            | Self::ContentType
             | Self::BodyTooLarge
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::NoRoute
             | Self::NoRouteInSession
             | Self::SessionUnknown
+            | Self::SessionLost
             | Self::MethodNotAllowed
             | Self::ClientGone => Fault::Client,
-            Self::Overloaded | Self::ConnectionsMax | Self::ConnectionsPerIp => Fault::Load,
+            Self::Overloaded | Self::MemoryMax | Self::ConnectionsMax | Self::ConnectionsPerIp => Fault::Load,
             Self::Upstream(_) => Fault::Upstream,
         }
     }
@@ -150,12 +206,16 @@ impl ProxyError {
     pub fn status(self) -> u16 {
         match self {
             Self::Http(error) => error.status(),
+            Self::Mcp(error) => error.status(),
+            Self::Denied(_) => 403,
+            Self::ContentType => 415,
             Self::BodyTooLarge => 413,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::NoRouteInSession => 400,
-            Self::NoRoute | Self::SessionUnknown => 404,
+            Self::NoRoute | Self::SessionUnknown | Self::SessionLost => 404,
             Self::MethodNotAllowed => 405,
             Self::Overloaded
+            | Self::MemoryMax
             | Self::ConnectionsMax
             | Self::ConnectionsPerIp
             | Self::Upstream(UpstreamError::NoEndpoint) => 503,
@@ -178,7 +238,10 @@ impl ProxyError {
         match self.fault() {
             // A 404 with this code tells a modern client that it did reach a modern server.
             Fault::Client if self == Self::NoRoute => code::METHOD_NOT_FOUND,
-            Fault::Client => code::INVALID_REQUEST,
+            Fault::Client => match self {
+                Self::Mcp(error) => error.code(),
+                _ => code::INVALID_REQUEST,
+            },
             Fault::Upstream | Fault::Load => code::INTERNAL,
         }
     }
@@ -188,13 +251,18 @@ impl ProxyError {
     pub fn message(self) -> &'static str {
         match self {
             Self::Http(error) => error.message(),
+            Self::Mcp(error) => error.message(),
+            Self::Denied(Denial::Origin) => "origin not allowed",
+            Self::Denied(Denial::Host) => "host not allowed",
+            Self::ContentType => "content type is not application/json",
             Self::BodyTooLarge => "request body too large",
             Self::HeadTimeout => "request head took too long",
             Self::BodyTimeout => "request body took too long",
             Self::NoRoute | Self::NoRouteInSession => "no such route",
-            Self::SessionUnknown => "session not found",
+            Self::SessionUnknown | Self::SessionLost => "session not found",
             Self::MethodNotAllowed => "method not allowed on this route",
             Self::Overloaded => "too many requests in flight",
+            Self::MemoryMax => "too much in memory",
             Self::ConnectionsMax => "too many connections",
             Self::ConnectionsPerIp => "too many connections from this address",
             Self::Upstream(error) => error.message(),
@@ -230,13 +298,40 @@ impl ProxyError {
                 | HttpError::Truncated
                 | HttpError::Interim => Refusal::Malformed,
             },
+            Self::Mcp(error) => match error {
+                McpError::TooLarge => Refusal::BodyTooLarge,
+                McpError::NotUtf8 => Refusal::NotUtf8,
+                McpError::Syntax => Refusal::NotJson,
+                McpError::TooDeep => Refusal::TooDeep,
+                McpError::NotAMessage | McpError::JsonRpcVersion | McpError::Response => Refusal::NotAMessage,
+                McpError::Members => Refusal::RepeatedMember,
+                McpError::Id => Refusal::BadId,
+                McpError::Batch | McpError::BatchInitialize => Refusal::Batch,
+                McpError::ClientResponse => Refusal::ClientResponse,
+                McpError::VersionMissing => Refusal::VersionMissing,
+                McpError::VersionMismatch => Refusal::VersionMismatch,
+                McpError::UnsupportedVersion => Refusal::VersionUnsupported,
+                McpError::MethodMissing => Refusal::MethodHeaderMissing,
+                McpError::MethodMismatch => Refusal::MethodHeaderMismatch,
+                McpError::NameMissing => Refusal::NameHeaderMissing,
+                McpError::NameMismatch => Refusal::NameHeaderMismatch,
+                McpError::NameEncoding => Refusal::NameHeaderEncoding,
+                McpError::Metadata => Refusal::Metadata,
+                McpError::MethodNotFound => Refusal::MethodUnknown,
+                McpError::HttpMethod => Refusal::MethodNotAllowed,
+            },
+            Self::Denied(Denial::Origin) => Refusal::Origin,
+            Self::Denied(Denial::Host) => Refusal::Host,
+            Self::ContentType => Refusal::ContentType,
             Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::HeadTimeout => Refusal::HeadTimeout,
             Self::BodyTimeout => Refusal::BodyTimeout,
             Self::NoRoute | Self::NoRouteInSession => Refusal::NoRoute,
             Self::SessionUnknown => Refusal::SessionUnknown,
+            Self::SessionLost => Refusal::SessionLost,
             Self::MethodNotAllowed => Refusal::MethodNotAllowed,
             Self::Overloaded => Refusal::ExchangesMax,
+            Self::MemoryMax => Refusal::MemoryMax,
             Self::ConnectionsMax => Refusal::ConnectionsMax,
             Self::ConnectionsPerIp => Refusal::ConnectionsPerIp,
             Self::Upstream(error) => match error {

@@ -12,6 +12,10 @@ pub mod http;
 
 pub mod mcp;
 
+pub mod coalesce;
+
+pub mod policy;
+
 pub mod route;
 
 pub mod upstream;

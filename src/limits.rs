@@ -52,8 +52,30 @@ pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// stop seeing it leave.
 pub const LOOK_AHEAD_BYTES_MAX: usize = 2 * LARGE_BUFFER_BYTES;
 
+/// Flights of one worker that wait for another worker to say who leads; beyond that a worker's
+/// requests share among themselves only.
+pub const PEER_TICKETS_MAX: usize = 512;
+
+/// Times a request asks again for a shared answer before it goes on by itself.
+pub const SHARE_ATTEMPTS_MAX: usize = 3;
+
 /// Connections taken in one turn before other tasks run.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+
+/// Lines of the access log that a worker gathers before it hands them over.
+pub const ACCESS_BATCH_BYTES: usize = 16 * 1024;
+
+/// Batches of all workers that wait to be written; more are lost. 8 MiB if they are full.
+pub const ACCESS_BATCHES_MAX: usize = 512;
+
+/// Lines written to the access log with one call, about.
+pub const ACCESS_WRITE_BYTES: usize = 256 * 1024;
+
+/// Bytes of a path shown in the access log.
+pub const ACCESS_PATH_BYTES_MAX: usize = 1024;
+
+/// Bytes of a tool's, prompt's, resource's or task's name shown in the access log.
+pub const ACCESS_NAME_BYTES_MAX: usize = 256;
 
 const _: () = assert!(HEADERS_CEILING <= 256, "a field's place is one byte");
 const _: () = assert!(SMALL_BUFFER_BYTES < LARGE_BUFFER_BYTES);

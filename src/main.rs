@@ -96,6 +96,7 @@ impl From<RunError> for Failure {
 }
 
 fn main() -> ExitCode {
+    forgo_huge_pages();
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Run(cli.file)) {
         Command::Run(args) => run(args),
@@ -112,6 +113,13 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code)
         }
     }
+}
+
+/// Before anything is allocated on a worker. The allocator asks for huge pages, and one that is touched
+/// anywhere is resident as a whole: an open stream, which allocates 3.3 KB, cost 5.1 KB.
+fn forgo_huge_pages() {
+    // Older kernels do not know it; nothing is lost but memory.
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 fn run(args: FileArgs) -> Result<(), Failure> {

@@ -18,7 +18,7 @@ use self::driver::Driver;
 use self::workers::Workers;
 use crate::config::ConfigError;
 use crate::config::model::Config;
-use crate::control::{self, ControlHandle, ControlParts, Exit, Notifier, Plane, Resolver, Signals};
+use crate::control::{self, AccessLog, ControlHandle, ControlParts, Exit, Notifier, Plane, Resolver, Signals};
 use crate::seam::{BuildError, SessionKeys, Snapshot, SnapshotCell};
 
 pub use crate::control::Source;
@@ -207,6 +207,8 @@ fn prepare(config: Config, source: Source, hooks: Hooks, mut inherited: Inherite
         }
     }
     let cell = Arc::new(SnapshotCell::from_pointee(snapshot));
+    let access_log = AccessLog::start(&config.log.access)
+        .map_err(|error| RunError::Build(vec![BuildError { key: "log.access".into(), problem: error.to_string() }]))?;
     let admin = config.admin.listen.map(|address| {
         // Bound for one, so there is one at most.
         let inherited = inherited.of(Plane::Admin, address).pop().map(Ok);
@@ -214,7 +216,7 @@ fn prepare(config: Config, source: Source, hooks: Hooks, mut inherited: Inherite
     });
     let admin = admin.transpose()?;
     let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-    let mut workers = Workers::new(config.server.workers, driver, Arc::clone(&cell), hooks)?;
+    let mut workers = Workers::new(config.server.workers, driver, Arc::clone(&cell), access_log.lines(), hooks)?;
     let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
     for address in &config.server.listen {
         let bound = match inherited.of(Plane::Data, *address) {
@@ -240,6 +242,7 @@ fn prepare(config: Config, source: Source, hooks: Hooks, mut inherited: Inherite
         admin,
         orders: control::channel()?,
         signals: None,
+        access_log,
         lost_log_lines: None,
         program: None,
         predecessor: inherited.predecessor,

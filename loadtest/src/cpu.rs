@@ -13,11 +13,39 @@ pub fn allowed_cores() -> Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
 
-/// Ties the calling thread, and all that it starts from now on, to one core.
-pub fn pin(core: usize) -> Result<()> {
+/// Ties the calling thread, and all that it starts from now on, to some cores.
+pub fn pin(cores: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(core);
-    sched_setaffinity(None, &set).with_context(|| format!("pin to core {core}"))
+    for &core in cores {
+        set.set(core);
+    }
+    sched_setaffinity(None, &set).with_context(|| format!("pin to cores {cores:?}"))
+}
+
+/// The share of time for which each core was in use since boot, by whomever.
+pub struct CoreUse(Vec<(usize, [u64; 2])>);
+
+impl CoreUse {
+    pub fn read() -> Result<Self> {
+        let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+        Ok(CoreUse(stat.lines().filter_map(parse_core).collect()))
+    }
+
+    /// The share of one core that was in use since `earlier`.
+    pub fn share_since(&self, earlier: &CoreUse, core: usize) -> f64 {
+        let of = |all: &CoreUse| all.0.iter().find(|(index, _)| *index == core).map_or([0, 0], |(_, times)| *times);
+        let ([busy, total], [busy_before, total_before]) = (of(self), of(earlier));
+        busy.saturating_sub(busy_before) as f64 / total.saturating_sub(total_before).max(1) as f64
+    }
+}
+
+/// `cpu1 user nice system idle iowait irq softirq steal ...`: the core, and its busy and total time.
+fn parse_core(line: &str) -> Option<(usize, [u64; 2])> {
+    let mut fields = line.strip_prefix("cpu")?.split_ascii_whitespace();
+    let core = fields.next()?.parse().ok().filter(|_| !line.starts_with("cpu "))?;
+    let times: Vec<u64> = fields.take(8).map_while(|field| field.parse().ok()).collect();
+    let total: u64 = times.iter().sum();
+    Some((core, [total - times.get(3)? - times.get(4)?, total]))
 }
 
 /// Scheduler times of all threads of some processes, nanoseconds.
@@ -95,6 +123,16 @@ mod tests {
         assert_eq!(parse("51512 7 1\n"), Some(CpuTime { run_ns: 51512, wait_ns: 7 }));
         assert_eq!(parse(""), None);
         assert_eq!(parse("x 1 2"), None);
+    }
+
+    #[test]
+    fn a_core_is_busy_when_it_is_not_idle() {
+        assert_eq!(parse_core("cpu3 10 1 20 60 5 2 1 1 0 0"), Some((3, [35, 100])));
+        assert_eq!(parse_core("cpu  10 1 20 60 5 2 1 1 0 0"), None);
+        assert_eq!(parse_core("intr 5"), None);
+        let (earlier, later) = (CoreUse(vec![(1, [10, 100])]), CoreUse(vec![(1, [60, 200])]));
+        assert_eq!(later.share_since(&earlier, 1), 0.5);
+        assert_eq!(later.share_since(&earlier, 2), 0.0);
     }
 
     #[test]

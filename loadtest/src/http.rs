@@ -28,9 +28,18 @@ impl Answer {
 }
 
 pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
+    ask(address, "GET", path)
+}
+
+/// A POST without a body.
+pub fn post(address: SocketAddr, path: &str) -> Result<Answer> {
+    ask(address, "POST", path)
+}
+
+fn ask(address: SocketAddr, method: &str, path: &str) -> Result<Answer> {
     let mut socket = TcpStream::connect_timeout(&address, TIMEOUT)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    socket.write_all(format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
     read_answer(&mut socket)
 }
 

@@ -18,9 +18,9 @@ use crate::cpu;
 
 #[derive(Args, Debug)]
 pub struct LaunchArgs {
-    /// Core to run on
-    #[arg(long)]
-    core: usize,
+    /// Core to run on; may be repeated
+    #[arg(long, required = true)]
+    core: Vec<usize>,
     /// Process that has to be alive
     #[arg(long)]
     parent: u32,
@@ -35,19 +35,35 @@ pub fn run(args: &LaunchArgs) -> Result<()> {
     if getppid().map(Pid::as_raw_nonzero).map(|pid| pid.get() as u32) != Some(args.parent) {
         bail!("the bench that started this is gone");
     }
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
-    cpu::pin(args.core)?;
+    raise_open_files()?;
+    cpu::pin(&args.core)?;
     let (program, arguments) = args.command.split_first().context("no program")?;
     let error = Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("start {program}"))
 }
 
-/// A command line that runs `command` on `core`.
-pub fn pinned(core: usize, command: &[String]) -> Result<Command> {
+/// Enough for 20,000 clients whose connections are passed on one by one, with room to spare.
+const OPEN_FILES: u64 = 1 << 16;
+
+/// Raises the limit on open files as far as this process may; the limit from now on.
+pub fn raise_open_files() -> Result<u64> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
+    if maximum.is_none_or(|maximum| maximum >= OPEN_FILES) || setrlimit(Resource::Nofile, wanted).is_err() {
+        // Enough already, or only root may raise the hard limit.
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    }
+    Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+}
+
+/// A command line that runs `command` on `cores`.
+pub fn pinned(cores: &[usize], command: &[String]) -> Result<Command> {
     let mut launcher = Command::new(std::env::current_exe()?);
-    launcher.args(["launch", "--core", &core.to_string(), "--parent", &std::process::id().to_string(), "--"]);
-    launcher.args(command).stdin(Stdio::null());
+    launcher.args(["launch", "--parent", &std::process::id().to_string()]);
+    launcher.args(cores.iter().flat_map(|core| ["--core".to_owned(), core.to_string()]));
+    launcher.arg("--").args(command).stdin(Stdio::null());
+    // Which driver runs is for each peer's configuration to say.
+    launcher.env_remove("RINGWAY_IO_DRIVER");
     Ok(launcher)
 }
 
@@ -69,9 +85,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Server {
     /// Starts it with its output in `log`.
-    pub fn start(name: &str, core: usize, command: &[String], log: &Path) -> Result<Self> {
+    pub fn start(name: &str, cores: &[usize], command: &[String], log: &Path) -> Result<Self> {
         let output = File::create(log).with_context(|| format!("write {}", log.display()))?;
-        let mut command = pinned(core, command)?;
+        let mut command = pinned(cores, command)?;
         command.stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| format!("start {name}"))?;
         Ok(Server { name: name.to_owned(), child })

@@ -3,11 +3,14 @@
 //! `run.sh` builds this and runs `bench`; the other subcommands are its parts and can be used alone.
 
 mod bench;
+mod case;
 mod clock;
 mod cpu;
 mod drive;
+mod hold;
 mod http;
 mod launch;
+mod memory;
 mod mock;
 mod peers;
 mod relay;
@@ -31,6 +34,8 @@ enum Command {
     Mock(mock::MockArgs),
     /// Send load, check every answer, print one line of JSON
     Drive(drive::DriveArgs),
+    /// Open connections that do nothing, print what each costs the proxy
+    Hold(hold::HoldArgs),
     /// Relay bytes blindly: the least a one-thread hop costs
     Relay(relay::RelayArgs),
     /// Compare proxies: start them, visit them in turns, report
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Mock(args) => mock::run(&args),
         Command::Drive(args) => drive::run(&args),
+        Command::Hold(args) => hold::run(&args),
         Command::Relay(args) => relay::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Launch(args) => launch::run(&args),

@@ -7,8 +7,21 @@ use std::process::{Child, Command, Output, Stdio};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ringway-loadtest");
 
-const WORKLOADS: &[&str] =
-    &["call", "call-modern", "list", "list-modern", "call-64k", "call-1m", "sse20", "sse20-paced"];
+const WORKLOADS: &[&str] = &[
+    "call",
+    "call-modern",
+    "connect",
+    "list",
+    "list-modern",
+    "list-cached",
+    "herd",
+    "call-64k",
+    "call-1m",
+    "upload-1m",
+    "sse20",
+    "sse20-paced",
+    "mixed",
+];
 
 /// A server of ours, on a port it chose; ended at the end of the test.
 struct Server {
@@ -76,6 +89,32 @@ fn every_workload_is_answered_directly_and_through_the_relays() {
 fn the_open_loop_keeps_its_schedule_with_few_connections() {
     let mock = Server::start(&["mock"]);
     assert_all_right(drive(mock.address, "/mcp", &["--connections", "2", "--rate", "500"]));
+}
+
+#[test]
+fn idle_clients_are_held_and_counted() {
+    let mock = Server::start(&["mock"]);
+    let relay = Server::start(&["relay", "--driver", "epoll", "--upstream", &mock.address.to_string()]);
+    for more in [&[] as &[&str], &["--streams"]] {
+        let (url, pid) = (format!("http://{}/mcp", relay.address), relay.child.id().to_string());
+        let output = Command::new(BINARY)
+            .args(["hold", "--connections", "100", "--url", &url, "--watch-pid", &pid])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let held: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(held["connections"], 100);
+        assert!(held["with_all_bytes"].as_u64().unwrap() > 0, "{held}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_refused_is_not_held() {
+    let mock = Server::start(&["mock"]);
+    let url = format!("http://{}/elsewhere", mock.address);
+    let output = Command::new(BINARY).args(["hold", "--streams", "--url", &url]).output().unwrap();
+    assert!(!output.status.success());
 }
 
 #[test]

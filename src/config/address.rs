@@ -40,6 +40,27 @@ pub(super) fn public_url(text: &str) -> Checked<String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
+/// An origin as browsers write it, `null`, or `*`.
+pub(super) fn origin(text: &str) -> Checked<String> {
+    if matches!(text, "*" | "null") {
+        return Ok(text.to_owned());
+    }
+    let problem = || Problem::new("is no origin", "write scheme, host and port only: \"https://app.example.com\"");
+    let (scheme, authority) = text.split_once("://").ok_or_else(problem)?;
+    let is_scheme =
+        !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let (host, _) = split_port(authority).map_err(|_| problem())?;
+    if !is_scheme || authority.contains(['/', '?', '#', '@', '*']) || host.is_empty() {
+        return Err(problem());
+    }
+    Ok(text.to_owned())
+}
+
+/// A host without port, or `*`.
+pub(super) fn allowed_host(text: &str) -> Checked<String> {
+    if text == "*" { Ok(text.to_owned()) } else { route_host(text) }
+}
+
 /// An `http` URL of a backend.
 pub(super) fn endpoint(text: &str) -> Checked<EndpointUrl> {
     let url = Url::split(text)?;
@@ -295,6 +316,19 @@ mod tests {
         assert_eq!(public_url("http://mcp.example.com/a").as_deref(), Ok("http://mcp.example.com/a"));
         assert!(public_url("wss://mcp.example.com").is_err());
         assert!(public_url("mcp.example.com").is_err());
+    }
+
+    #[test]
+    fn origins_and_allowed_hosts() {
+        for text in ["https://app.example.com", "http://localhost:3000", "null", "*", "https://[::1]:8443"] {
+            assert_eq!(origin(text).as_deref(), Ok(text));
+        }
+        for text in ["", "app.example.com", "https://a/", "https://", "https://*.example.com", "https://u@a", "://a"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+        assert_eq!(allowed_host("*").as_deref(), Ok("*"));
+        assert_eq!(allowed_host("A.example").as_deref(), Ok("a.example"));
+        assert!(allowed_host("a.example:80").is_err());
     }
 
     #[test]

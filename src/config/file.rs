@@ -12,19 +12,25 @@ use toml::de::DeTable;
 use super::address::{self, CAPTURE};
 use super::error::{ConfigError, Fault};
 use super::include;
-use super::model::{Admin, Backend, Config, IoDriver, Limits, Route, Server, SessionBinding, Sessions};
+use super::model::{
+    AccessLog, Admin, Backend, BodyMode, Cache, Coalesce, Config, IoDriver, Limits, Log, Route, Server, SessionBinding,
+    Sessions,
+};
 use super::place::{Context, Place, Source};
-use super::reference::{ADMIN, BACKEND, BACKEND_DEFAULTS, LIMITS, ROUTE, SERVER, SESSIONS};
+use super::reference::{ADMIN, BACKEND, BACKEND_DEFAULTS, CACHE, COALESCE, LIMITS, LOG, ROUTE, SERVER, SESSIONS};
 use super::text::{Checked, Problem, Variables, nearest, quote};
 use super::tree::{Node, Table, Text};
 
 /// Wins over `server.io_driver`, so that one test suite runs on every driver.
 const IO_DRIVER_VARIABLE: &str = "RINGWAY_IO_DRIVER";
 
-const TABLES: [&str; 7] = ["server", "admin", "limits", "sessions", "defaults", "backends", "routes"];
+const TABLES: [&str; 8] = ["server", "admin", "log", "limits", "sessions", "defaults", "backends", "routes"];
 
 /// What an included file may hold: a team's own backends and routes.
 const INCLUDED_TABLES: [&str; 2] = ["backends", "routes"];
+
+/// Tables within a backend's.
+const BACKEND_TABLES: [&str; 2] = ["cache", "coalesce"];
 
 /// If the file names no route.
 const DEFAULT_PATH: &str = "/mcp/{backend}";
@@ -68,9 +74,10 @@ fn read_tree(context: &Context<'_>, main: &Source, tree: &DeTable<'_>) -> Loaded
     root.refuse_unknown(&TABLES);
     let server = server(context, &root.table("server", &[SERVER], &[]));
     let admin = admin(&root.table("admin", &[ADMIN], &[]), &server.listen);
+    let log = log(&root.table("log", &[LOG], &[]));
     let limits = limits(&root.table("limits", &[LIMITS], &[]));
     let sessions = sessions(&root.table("sessions", &[SESSIONS], &[]));
-    let defaults = root.table("defaults", &[], &["backend"]).table("backend", &[BACKEND_DEFAULTS], &[]);
+    let defaults = root.table("defaults", &[], &["backend"]).table("backend", &[BACKEND_DEFAULTS], &BACKEND_TABLES);
     // Read by itself too: a fault in the defaults is one even if no backend inherits them.
     inherited(&defaults);
 
@@ -90,7 +97,7 @@ fn read_tree(context: &Context<'_>, main: &Source, tree: &DeTable<'_>) -> Loaded
     fleet.note_unused(&mut notes);
 
     let files = std::iter::once(main).chain(&sources).map(|source| source.path.clone()).collect();
-    Loaded { config: fleet.into_config(server, admin, limits, sessions), files, notes }
+    Loaded { config: fleet.into_config(server, admin, log, limits, sessions), files, notes }
 }
 
 fn refuse_main_keys(file: &Table<'_>, main: &str) {
@@ -110,7 +117,10 @@ fn server(context: &Context<'_>, table: &Table<'_>) -> Server {
         handover_timeout: table.duration("handover_timeout_ms"),
         public_url: table.text("public_url").and_then(|text| text.parse(address::public_url)),
         trusted_hops: table.count("trusted_hops"),
+        allowed_origins: table.list("allowed_origins", address::origin),
+        allowed_hosts: table.list("allowed_hosts", address::allowed_host),
         resolve_interval: table.duration("resolve_interval_ms"),
+        traceparent: table.choice("traceparent"),
     }
 }
 
@@ -146,20 +156,45 @@ fn admin_address(text: &str, data: &[SocketAddr]) -> Checked<SocketAddr> {
     Ok(address)
 }
 
+fn log(table: &Table<'_>) -> Log {
+    Log { access: table.text("access").and_then(|text| text.parse(access_log)).unwrap_or_default() }
+}
+
+fn access_log(text: &str) -> Checked<AccessLog> {
+    match text {
+        "off" => Ok(AccessLog::Off),
+        "stderr" => Ok(AccessLog::Stderr),
+        path if path.starts_with('/') => Ok(AccessLog::File(path.into())),
+        _ => Err(Problem::new("is no place for a log", "use off, stderr or an absolute path")),
+    }
+}
+
 fn limits(table: &Table<'_>) -> Limits {
     let limits = Limits {
         head_bytes_max: table.count("head_bytes_max"),
         target_bytes_max: table.count("target_bytes_max"),
         headers_max: table.count("headers_max"),
         body_bytes_max: table.number("body_bytes_max"),
+        envelope_bytes_max: table.count("envelope_bytes_max"),
+        legacy_look_bytes_max: table.count("legacy_look_bytes_max"),
+        shared_reply_bytes_max: table.count("shared_reply_bytes_max"),
+        cache_bytes_max: table.number("cache_bytes_max"),
         connections_per_worker_max: table.count("connections_per_worker_max"),
         connections_per_ip_max: table.count("connections_per_ip_max"),
         exchanges_per_worker_max: table.count("exchanges_per_worker_max"),
+        memory_soft_bytes: table.number("memory_soft_bytes"),
+        memory_hard_bytes: table.number("memory_hard_bytes"),
         head_timeout: table.duration("head_timeout_ms"),
         body_timeout: table.duration("body_timeout_ms"),
         idle_timeout: table.duration("idle_timeout_ms"),
         write_timeout: table.duration("write_timeout_ms"),
     };
+    if limits.memory_soft_bytes > limits.memory_hard_bytes {
+        table.place_of("memory_soft_bytes").fault(
+            format!("is {}, above limits.memory_hard_bytes, {}", limits.memory_soft_bytes, limits.memory_hard_bytes),
+            "lower the one or raise the other",
+        );
+    }
     if limits.target_bytes_max >= limits.head_bytes_max {
         // The target is a part of the head.
         table.place_of("target_bytes_max").fault(
@@ -187,10 +222,32 @@ fn inherited(table: &Table<'_>) -> Backend {
         first_byte_timeout: table.duration("first_byte_timeout_ms"),
         stream_idle_timeout: table.duration("stream_idle_timeout_ms"),
         request_timeout: table.duration("request_timeout_ms"),
+        stream_timeout: table.duration("stream_timeout_ms"),
+        keep_alive: table.duration("keep_alive_ms"),
+        keep_alive_streams: table.choice("keep_alive_streams"),
+        session_generation: table.number("session_generation"),
+        coalesce: coalesce(&table.table("coalesce", &[COALESCE], &[])),
+        cache: cache(&table.table("cache", &[CACHE], &[])),
         idle_conns_max: table.count("idle_conns_max"),
         idle_timeout: table.duration("idle_timeout_ms"),
         conn_age_max: table.duration("conn_age_max_ms"),
         connect_cooldown: table.duration("connect_cooldown_ms"),
+    }
+}
+
+fn coalesce(table: &Table<'_>) -> Coalesce {
+    Coalesce { enabled: table.flag("enabled"), legacy_shared: table.flag("legacy_shared") }
+}
+
+fn cache(table: &Table<'_>) -> Cache {
+    Cache {
+        enabled: table.flag("enabled"),
+        ttl_max: table.duration("ttl_max_ms"),
+        scope_max: table.choice("scope_max"),
+        legacy_ttl: table.duration("legacy_ttl_ms"),
+        stale_if_error: table.duration("stale_if_error_ms"),
+        stale_while_revalidate: table.duration("stale_while_revalidate_ms"),
+        subscribe: table.choice("subscribe"),
     }
 }
 
@@ -205,6 +262,7 @@ fn route(table: &Table<'_>) -> Route {
         backend: table.text("backend").map(|text| text.value),
         methods: table.list("methods", address::method),
         session_binding: table.choice("session_binding"),
+        body: table.choice("body"),
     }
 }
 
@@ -216,7 +274,7 @@ struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    fn read(&mut self, file: &Table<'a>, defaults: &'a Table<'a>) {
+    fn read(&mut self, file: &Table<'a>, defaults: &Table<'a>) {
         for (name, node) in file.node("backends").iter().flat_map(Node::named) {
             self.read_backend(name, &node, defaults);
         }
@@ -230,9 +288,9 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn read_backend(&mut self, name: &str, node: &Node<'a>, defaults: &'a Table<'a>) {
+    fn read_backend(&mut self, name: &str, node: &Node<'a>, defaults: &Table<'a>) {
         node.place.take(address::backend_name(name));
-        let Some(table) = node.table(&[BACKEND, BACKEND_DEFAULTS], &[]) else {
+        let Some(table) = node.table(&[BACKEND, BACKEND_DEFAULTS], &BACKEND_TABLES) else {
             return;
         };
         let backend = backend(&table.inherit(defaults));
@@ -285,7 +343,7 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn into_config(self, server: Server, admin: Admin, limits: Limits, sessions: Sessions) -> Config {
+    fn into_config(self, server: Server, admin: Admin, log: Log, limits: Limits, sessions: Sessions) -> Config {
         let backends = self.backends.into_iter().map(|(name, (_, backend))| (name, backend)).collect();
         let mut routes: Vec<Route> = self.routes.into_iter().map(|(_, route)| route).collect();
         if routes.is_empty() {
@@ -295,9 +353,10 @@ impl<'a> Fleet<'a> {
                 backend: None,
                 methods: Vec::new(),
                 session_binding: SessionBinding::default(),
+                body: BodyMode::default(),
             });
         }
-        Config { server, admin, limits, sessions, backends, routes }
+        Config { server, admin, log, limits, sessions, backends, routes }
     }
 }
 

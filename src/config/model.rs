@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything an operator can say.
@@ -14,6 +15,8 @@ pub struct Config {
     pub server: Server,
     /// The `[admin]` table.
     pub admin: Admin,
+    /// The `[log]` table.
+    pub log: Log,
     /// The `[limits]` table.
     pub limits: Limits,
     /// The `[sessions]` table.
@@ -41,8 +44,14 @@ pub struct Server {
     pub public_url: Option<String>,
     /// How many proxies in front of us are ours: that many entries of `X-Forwarded-For` are kept.
     pub trusted_hops: usize,
+    /// Origins of web pages that are let in; `*`: any.
+    pub allowed_origins: Vec<String>,
+    /// Names in `Host` that are ours; `*`: any.
+    pub allowed_hosts: Vec<String>,
     /// How often endpoint host names are resolved again.
     pub resolve_interval: Duration,
+    /// What becomes of trace headers.
+    pub traceparent: TraceHeaders,
 }
 
 /// A key whose value is one word of a closed set.
@@ -78,6 +87,27 @@ impl Choice for IoDriver {
     }
 }
 
+/// `traceparent`: what becomes of `traceparent` and `tracestate` of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TraceHeaders {
+    /// They go on as they came.
+    #[default]
+    Pass,
+    /// A span of our own is named to the backend, in a new trace if none came.
+    Create,
+}
+
+impl Choice for TraceHeaders {
+    const ALL: &'static [Self] = &[Self::Pass, Self::Create];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Create => "create",
+        }
+    }
+}
+
 /// The admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
@@ -85,6 +115,35 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// Bearer token; required when `listen` is not loopback.
     pub token: Option<Secret>,
+}
+
+/// What is logged of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// One line for each request.
+    pub access: AccessLog,
+}
+
+/// `access`: where the lines go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere, and none are made.
+    #[default]
+    Off,
+    /// Beside the other log.
+    Stderr,
+    /// To the end of this file; an absolute path.
+    File(PathBuf),
+}
+
+impl fmt::Display for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// How session ids of legacy backends are sealed.
@@ -117,12 +176,24 @@ pub struct Limits {
     pub headers_max: usize,
     /// Request body in bytes.
     pub body_bytes_max: u64,
+    /// A request body that is read whole to be looked at, in bytes.
+    pub envelope_bytes_max: usize,
+    /// A legacy request's body that is looked at for its method, in bytes.
+    pub legacy_look_bytes_max: usize,
+    /// An answer that is collected to be shared, in bytes.
+    pub shared_reply_bytes_max: usize,
+    /// Cached answers of one worker, in bytes.
+    pub cache_bytes_max: u64,
     /// Client connections of one worker.
     pub connections_per_worker_max: usize,
     /// Client connections from one address to one worker.
     pub connections_per_ip_max: usize,
     /// Exchanges in flight in one worker.
     pub exchanges_per_worker_max: usize,
+    /// Buffers, queued and cached bytes of one worker from which on it saves memory.
+    pub memory_soft_bytes: u64,
+    /// The same from which on it takes no more.
+    pub memory_hard_bytes: u64,
     /// From the first byte of a head to its last.
     pub head_timeout: Duration,
     /// Between two reads of a request body.
@@ -150,6 +221,18 @@ pub struct Backend {
     pub stream_idle_timeout: Duration,
     /// The whole exchange of an answer that is not a stream of events; zero: no bound.
     pub request_timeout: Duration,
+    /// An event stream that answers a request; zero: no bound.
+    pub stream_timeout: Duration,
+    /// Silence on an event stream after which a comment is sent; zero: none is.
+    pub keep_alive: Duration,
+    /// Which streams get comments.
+    pub keep_alive_streams: KeepAliveStreams,
+    /// Part of the endpoints' identity, so that a new number ends all sessions.
+    pub session_generation: u64,
+    /// Concurrent equal reads.
+    pub coalesce: Coalesce,
+    /// Answers that are kept.
+    pub cache: Cache,
     /// Idle connections kept per endpoint and worker.
     pub idle_conns_max: usize,
     /// How long an idle connection is kept.
@@ -158,6 +241,42 @@ pub struct Backend {
     pub conn_age_max: Duration,
     /// How long an endpoint that refused a connection is passed over.
     pub connect_cooldown: Duration,
+}
+
+/// The `coalesce` table of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coalesce {
+    /// Concurrent equal reads reach the backend once.
+    pub enabled: bool,
+    /// The operator vouches that the backend answers all legacy sessions of a credential alike.
+    pub legacy_shared: bool,
+}
+
+/// The `cache` table of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Answers with a `ttlMs` are kept.
+    pub enabled: bool,
+    /// The longest that any answer is kept.
+    pub ttl_max: Duration,
+    /// The widest scope an answer may have.
+    pub scope_max: CacheScopeMax,
+    /// How long legacy reads are kept; zero: not at all.
+    pub legacy_ttl: Duration,
+    /// How long beyond its time an answer may stand in for a failure.
+    pub stale_if_error: Duration,
+    /// How long beyond its time an answer is served while a new one is fetched.
+    pub stale_while_revalidate: Duration,
+    /// Ringway's own subscription to change notifications.
+    pub subscribe: Subscribe,
+}
+
+impl Backend {
+    /// Whether any answer of this backend may be shared, now or later.
+    #[must_use]
+    pub fn shares(&self) -> bool {
+        self.coalesce.enabled || self.cache.enabled
+    }
 }
 
 /// `http://host:port/path`.
@@ -183,6 +302,18 @@ pub enum Protocol {
     Modern,
     /// The versions with `initialize`.
     Legacy,
+}
+
+impl Protocol {
+    /// The era it names, if it names one.
+    #[must_use]
+    pub fn is_modern(self) -> Option<bool> {
+        match self {
+            Self::Auto => None,
+            Self::Modern => Some(true),
+            Self::Legacy => Some(false),
+        }
+    }
 }
 
 impl Choice for Protocol {
@@ -218,6 +349,99 @@ impl Choice for Balance {
     }
 }
 
+/// `body`: what is looked at in the requests of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyMode {
+    /// What the route's backend needs.
+    #[default]
+    Auto,
+    /// Nothing: all is relayed unparsed.
+    Stream,
+    /// The headers; bodies only of requests that may be shared, and short ones of legacy requests.
+    Headers,
+    /// Every message, checked whole.
+    Envelope,
+}
+
+impl Choice for BodyMode {
+    const ALL: &'static [Self] = &[Self::Auto, Self::Stream, Self::Headers, Self::Envelope];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Stream => "stream",
+            Self::Headers => "headers",
+            Self::Envelope => "envelope",
+        }
+    }
+}
+
+/// `keep_alive_streams`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepAliveStreams {
+    /// GET and `subscriptions/listen`: streams that are silent by nature.
+    #[default]
+    Listen,
+    /// Every event stream.
+    All,
+}
+
+impl Choice for KeepAliveStreams {
+    const ALL: &'static [Self] = &[Self::Listen, Self::All];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Listen => "listen",
+            Self::All => "all",
+        }
+    }
+}
+
+/// `cache.scope_max`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheScopeMax {
+    /// As the backend says.
+    #[default]
+    Public,
+    /// Nothing is shared between credentials.
+    Private,
+}
+
+impl Choice for CacheScopeMax {
+    const ALL: &'static [Self] = &[Self::Public, Self::Private];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+        }
+    }
+}
+
+/// `cache.subscribe`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subscribe {
+    /// No subscription.
+    #[default]
+    Off,
+    /// `subscriptions/listen`, of 2026-07-28.
+    Listen,
+    /// The GET stream of a session of Ringway's own, of the older revisions.
+    GetStream,
+}
+
+impl Choice for Subscribe {
+    const ALL: &'static [Self] = &[Self::Off, Self::Listen, Self::GetStream];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Listen => "listen",
+            Self::GetStream => "get_stream",
+        }
+    }
+}
+
 impl Choice for SessionBinding {
     const ALL: &'static [Self] = &[Self::None, Self::Credential];
 
@@ -242,6 +466,8 @@ pub struct Route {
     pub methods: Vec<String>,
     /// What session ids are bound to.
     pub session_binding: SessionBinding,
+    /// What is looked at in requests.
+    pub body: BodyMode,
 }
 
 /// A value that must not be seen: `Debug` hides it.

@@ -3,7 +3,10 @@
 //! The loader takes defaults and ranges from this table and refuses what is not in it; a test holds
 //! the README's reference against it. So a key is documented or it does not exist.
 
-use super::model::{Balance, Choice, IoDriver, Protocol, SessionBinding};
+use super::model::{
+    Balance, BodyMode, CacheScopeMax, Choice, IoDriver, KeepAliveStreams, Protocol, SessionBinding, Subscribe,
+    TraceHeaders,
+};
 use crate::limits;
 
 /// One key.
@@ -32,6 +35,11 @@ pub enum Kind {
         max: u64,
         /// `ms`, `bytes`, or empty for a count.
         unit: &'static str,
+    },
+    /// `true` or `false`.
+    Flag {
+        /// If the key is left out.
+        default: bool,
     },
     /// One word of a closed set, of which the first is the default.
     Choice {
@@ -84,6 +92,7 @@ impl KeyDoc {
         };
         match self.kind {
             Kind::Number { default, .. } => default.to_string(),
+            Kind::Flag { default } => default.to_string(),
             Kind::Choice { names, .. } => format!("\"{}\"", names()[0]),
             Kind::Text { absent, .. } => quoted(absent, "\"", "\""),
             Kind::List { absent, .. } => quoted(absent, "[\"", "\"]"),
@@ -95,6 +104,7 @@ impl KeyDoc {
     pub fn range_text(&self) -> String {
         match self.kind {
             Kind::Number { min, max, unit, .. } => format!("{min} to {max} {unit}").trim_end().to_owned(),
+            Kind::Flag { .. } => "true, false".to_owned(),
             Kind::Choice { names, .. } => names().join(", "),
             Kind::Text { example, .. } => format!("e.g. \"{example}\""),
             Kind::List { example, .. } => format!("list, e.g. \"{example}\""),
@@ -122,10 +132,13 @@ pub fn reference() -> &'static [KeyDoc] {
 pub(super) const TOP: &str = "";
 pub(super) const SERVER: &str = "server";
 pub(super) const ADMIN: &str = "admin";
+pub(super) const LOG: &str = "log";
 pub(super) const LIMITS: &str = "limits";
 pub(super) const SESSIONS: &str = "sessions";
 /// Allowed in each `[backends.NAME]` too, where it wins over the default.
 pub(super) const BACKEND_DEFAULTS: &str = "defaults.backend";
+pub(super) const CACHE: &str = "defaults.backend.cache";
+pub(super) const COALESCE: &str = "defaults.backend.coalesce";
 pub(super) const BACKEND: &str = "backends.NAME";
 pub(super) const ROUTE: &str = "routes[]";
 
@@ -172,6 +185,20 @@ const REFERENCE: &[KeyDoc] = &[
         16,
         "proxies in front that are yours: so many `X-Forwarded-For` entries are kept",
     ),
+    list(
+        SERVER,
+        "allowed_origins",
+        "https://app.example.com",
+        Absent::None,
+        "origins of web pages that may send requests, beside our own; `*`: any. Others are answered 403",
+    ),
+    list(
+        SERVER,
+        "allowed_hosts",
+        "mcp.example.com",
+        Absent::None,
+        "names we answer to, beside `localhost`, addresses, the routes' hosts and that of `public_url`; `*`: any. Asked of listeners on loopback, and if set of all",
+    ),
     millis(
         SERVER,
         "resolve_interval_ms",
@@ -180,6 +207,12 @@ const REFERENCE: &[KeyDoc] = &[
         DAY_MS,
         "how often endpoint host names are resolved",
     ),
+    choice::<TraceHeaders>(
+        SERVER,
+        "traceparent",
+        &[],
+        "`create`: backends are told a span of Ringway's own, in a new trace if the request has none",
+    ),
     text(ADMIN, "listen", "127.0.0.1:9090", Absent::Default("127.0.0.1:9090"), "address for operators, or `off`"),
     text(
         ADMIN,
@@ -187,6 +220,13 @@ const REFERENCE: &[KeyDoc] = &[
         "file:/etc/ringway/admin-token",
         Absent::None,
         "bearer token of at least 16 bytes; required unless `admin.listen` is loopback",
+    ),
+    text(
+        LOG,
+        "access",
+        "/var/log/ringway/access.log",
+        Absent::Default("off"),
+        "one JSON line for each request: `off`, `stderr`, or a file, which is opened anew at each reload",
     ),
     bytes(
         LIMITS,
@@ -199,6 +239,31 @@ const REFERENCE: &[KeyDoc] = &[
     bytes(LIMITS, "target_bytes_max", 8 * 1024, 64, limits::HEAD_BYTES_CEILING as u64, "request target"),
     count(LIMITS, "headers_max", 100, 8, limits::HEADERS_CEILING as u64, "header fields in one head"),
     bytes(LIMITS, "body_bytes_max", 10 << 20, 1024, 1 << 40, "request body"),
+    bytes(
+        LIMITS,
+        "envelope_bytes_max",
+        1 << 20,
+        1024,
+        64 << 20,
+        "request body that is read whole to be looked at; longer ones stream, or on a route with `body = \"envelope\"` are refused",
+    ),
+    bytes(
+        LIMITS,
+        "legacy_look_bytes_max",
+        64 * 1024,
+        0,
+        64 << 20,
+        "body of an older revision's request that is looked at for its method; longer ones stream; 0: none is",
+    ),
+    bytes(
+        LIMITS,
+        "shared_reply_bytes_max",
+        1 << 20,
+        1024,
+        64 << 20,
+        "answer that is collected to be shared or cached; longer ones stream to each client by itself",
+    ),
+    bytes(LIMITS, "cache_bytes_max", 64 << 20, 0, 1 << 40, "cached answers of one worker; 0: nothing is cached"),
     count(LIMITS, "connections_per_worker_max", 16_384, 1, CONNECTIONS_CEILING, "client connections of one worker"),
     count(
         LIMITS,
@@ -209,6 +274,22 @@ const REFERENCE: &[KeyDoc] = &[
         "client connections from one address to one worker",
     ),
     count(LIMITS, "exchanges_per_worker_max", 8_192, 1, CONNECTIONS_CEILING, "exchanges in flight in one worker"),
+    bytes(
+        LIMITS,
+        "memory_soft_bytes",
+        256 << 20,
+        1 << 20,
+        1 << 40,
+        "buffers, queued and cached bytes of one worker from which on its cache shrinks and connections end with their answer",
+    ),
+    bytes(
+        LIMITS,
+        "memory_hard_bytes",
+        512 << 20,
+        1 << 20,
+        1 << 40,
+        "the same from which on new requests and connections are refused",
+    ),
     millis(
         LIMITS,
         "head_timeout_ms",
@@ -255,6 +336,36 @@ const REFERENCE: &[KeyDoc] = &[
         DAY_MS,
         "the whole exchange, unless its answer is an event stream; 0: no bound",
     ),
+    millis(
+        BACKEND_DEFAULTS,
+        "stream_timeout_ms",
+        4 * HOUR_MS,
+        0,
+        7 * DAY_MS,
+        "an event stream that answers a request, whatever progress it tells; not GET, not `subscriptions/listen`; 0: no bound",
+    ),
+    millis(
+        BACKEND_DEFAULTS,
+        "keep_alive_ms",
+        15 * SECOND_MS,
+        0,
+        HOUR_MS,
+        "silence on an event stream after which the client is sent a comment; 0: never",
+    ),
+    choice::<KeepAliveStreams>(
+        BACKEND_DEFAULTS,
+        "keep_alive_streams",
+        &[],
+        "which streams get comments: GET and `subscriptions/listen`, or all",
+    ),
+    count(
+        BACKEND_DEFAULTS,
+        "session_generation",
+        0,
+        0,
+        u32::MAX as u64,
+        "a new number ends all sessions with this backend: they are answered 404",
+    ),
     count(BACKEND_DEFAULTS, "idle_conns_max", 256, 0, 65_536, "idle connections kept per endpoint and worker"),
     millis(BACKEND_DEFAULTS, "idle_timeout_ms", 60 * SECOND_MS, TICK_MS, DAY_MS, "how long an idle connection is kept"),
     millis(
@@ -273,6 +384,51 @@ const REFERENCE: &[KeyDoc] = &[
         HOUR_MS,
         "how long an endpoint that refused a connection is passed over",
     ),
+    flag(COALESCE, "enabled", true, "concurrent equal reads reach the backend once"),
+    flag(
+        COALESCE,
+        "legacy_shared",
+        false,
+        "sessions of one credential share their reads too: the backend answers all sessions alike",
+    ),
+    flag(CACHE, "enabled", true, "answers with a `ttlMs` are kept for so long"),
+    millis(CACHE, "ttl_max_ms", DAY_MS, 0, 7 * DAY_MS, "no answer is kept for longer, whatever it says"),
+    choice::<CacheScopeMax>(
+        CACHE,
+        "scope_max",
+        &[],
+        "`private`: nothing is shared between credentials, whatever the backend says",
+    ),
+    millis(
+        CACHE,
+        "legacy_ttl_ms",
+        0,
+        0,
+        7 * DAY_MS,
+        "how long reads of the older revisions are kept, for their session or credential; 0: not at all",
+    ),
+    millis(
+        CACHE,
+        "stale_if_error_ms",
+        0,
+        0,
+        7 * DAY_MS,
+        "how long beyond its time an answer is served if the backend fails",
+    ),
+    millis(
+        CACHE,
+        "stale_while_revalidate_ms",
+        0,
+        0,
+        7 * DAY_MS,
+        "how long beyond its time an answer is served while a new one is fetched",
+    ),
+    choice::<Subscribe>(
+        CACHE,
+        "subscribe",
+        &[],
+        "a subscription of Ringway's own to the backend's change notifications, one per process, without a credential",
+    ),
     list(BACKEND, "endpoints", "http://10.0.0.7:9001/mcp", Absent::Required, "equal servers behind this name"),
     text(ROUTE, "host", "mcp.example.com", Absent::None, "only requests for this host, without port"),
     text(ROUTE, "path", "/mcp/*", Absent::Required, "`/exact`, `/prefix/*`, or with one `{backend}` segment"),
@@ -283,6 +439,12 @@ const REFERENCE: &[KeyDoc] = &[
         "session_binding",
         &[],
         "what a session is bound to; `credential`: the `Authorization` that opened it",
+    ),
+    choice::<BodyMode>(
+        ROUTE,
+        "body",
+        &[],
+        "what is looked at in a request: see [Bodies](#bodies); `auto`: `headers` where the backend coalesces or caches, `stream` elsewhere and for `/prefix/*`",
     ),
 ];
 
@@ -317,6 +479,10 @@ const fn millis(
     meaning: &'static str,
 ) -> KeyDoc {
     KeyDoc { table, name, kind: Kind::Number { default, min, max, unit: "ms" }, meaning }
+}
+
+const fn flag(table: &'static str, name: &'static str, default: bool, meaning: &'static str) -> KeyDoc {
+    KeyDoc { table, name, kind: Kind::Flag { default }, meaning }
 }
 
 const fn choice<T: Choice>(

@@ -3,6 +3,7 @@
 //! Reading a value never stops at a fault: it is noted and the key's default, or nothing, stands in.
 //! So one walk finds everything. What a key may hold comes from [`mod@super::reference`].
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -73,6 +74,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    fn flag(&self) -> Option<bool> {
+        let flag = self.value.as_bool();
+        if flag.is_none() {
+            self.wrong_type("true or false");
+        }
+        flag
+    }
+
     fn number(&self, min: u64, max: u64, unit: &str) -> Option<u64> {
         let Some(integer) = self.value.as_integer() else {
             self.wrong_type("an integer");
@@ -129,7 +138,7 @@ pub(super) struct Table<'a> {
     /// `None`: the table is not written.
     entries: Option<&'a DeTable<'a>>,
     /// Asked for what is not written here.
-    below: Option<&'a Table<'a>>,
+    below: Option<Rc<Table<'a>>>,
 }
 
 impl<'a> Table<'a> {
@@ -139,8 +148,8 @@ impl<'a> Table<'a> {
     }
 
     /// The same with defaults from another table.
-    pub(super) fn inherit(self, below: &'a Table<'a>) -> Self {
-        Self { below: Some(below), ..self }
+    pub(super) fn inherit(self, below: &Table<'a>) -> Self {
+        Self { below: Some(Rc::new(below.clone())), ..self }
     }
 
     /// What is written here.
@@ -157,14 +166,19 @@ impl<'a> Table<'a> {
         let written = self.entries.and_then(|entries| entries.get_key_value(name));
         match written {
             Some((key, value)) => Some(child(&self.place, key, value)),
-            None => self.below.and_then(|below| below.node(name)),
+            None => self.below.as_ref().and_then(|below| below.node(name)),
         }
     }
 
-    /// A table within; an empty one if it is not written.
+    /// A table within; an empty one if it is not written. What it lacks is looked for in the table of
+    /// the same name below.
     pub(super) fn table(&self, name: &str, docs: &'static [&'static str], tables: &[&str]) -> Table<'a> {
-        let written = self.node(name).and_then(|node| node.table(docs, tables));
-        written.unwrap_or_else(|| Table { place: self.place.unwritten(name), docs, entries: None, below: None })
+        let below = self.below.as_ref().map(|below| Rc::new(below.table(name, docs, tables)));
+        let here = Table { below: None, ..self.clone() };
+        let written = here.node(name).and_then(|node| node.table(docs, tables));
+        let table =
+            written.unwrap_or_else(|| Table { place: self.place.unwritten(name), docs, entries: None, below: None });
+        Table { below, ..table }
     }
 
     /// Where a key stands; the table's own line if it is not written.
@@ -189,6 +203,14 @@ impl<'a> Table<'a> {
     /// A number of milliseconds of the reference.
     pub(super) fn duration(&self, name: &str) -> Duration {
         Duration::from_millis(self.number(name))
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        let Kind::Flag { default } = self.doc(name).kind else {
+            unreachable!("the reference has no flag {name}");
+        };
+        self.node(name).and_then(|node| node.flag()).unwrap_or(default)
     }
 
     /// A word of the reference.

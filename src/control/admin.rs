@@ -23,7 +23,7 @@ use tracing::warn;
 
 use super::process::ProcessStats;
 use super::response::Response;
-use super::{Control, Outcome, gather, log, prometheus, reload, views};
+use super::{Control, Outcome, gather, prometheus, reload, views};
 use crate::config::model::Admin;
 use crate::http::{BodyLength, HeadLimits, Method, RequestHead};
 use crate::limits;
@@ -192,7 +192,22 @@ async fn answer(control: &Control, request: &Request) -> Response {
         }
         Page::Stats => Response::json(200, &views::stats(&gather::gather(control).await)),
         Page::Reload => reloaded(reload::run(control).await),
+        Page::Cache(backend) => clear_cache(control, backend),
     }
+}
+
+/// Makes void what is kept of a backend's answers, or of everybody's.
+fn clear_cache(control: &Control, backend: Option<&[u8]>) -> Response {
+    let snapshot = control.cell.load();
+    let chosen = |name: &str| backend.is_none_or(|backend| backend == name.as_bytes());
+    let cleared: Vec<_> = snapshot.clusters.iter().filter(|cluster| chosen(&cluster.name)).collect();
+    if cleared.is_empty() {
+        return Response::error(404, "no such backend");
+    }
+    cleared.iter().for_each(|cluster| cluster.epochs.advance_all());
+    control.count(|counters| counters.caches_cleared += cleared.len() as u64);
+    let names: Vec<&str> = cleared.iter().map(|cluster| &*cluster.name).collect();
+    Response::json(200, &json!({ "cleared": names }))
 }
 
 fn plain(status: u16, text: &str) -> Response {
@@ -208,7 +223,7 @@ async fn metrics(control: &Control) -> Response {
         snapshots: control.snapshots(),
         counters: control.counters.get(),
         io_driver: control.fleet.borrow().io_driver(),
-        lost_log_lines: control.lost_log_lines.as_ref().map_or(0, log::LostLines::count),
+        lost_log_lines: control.lost_log_lines(),
         process: ProcessStats::read(control.started),
     });
     Response::text(200, prometheus::CONTENT_TYPE, page)
@@ -225,7 +240,7 @@ fn reloaded(outcome: Outcome) -> Response {
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Page {
+enum Page<'a> {
     Live,
     Ready,
     Metrics,
@@ -233,10 +248,12 @@ enum Page {
     Config,
     Stats,
     Reload,
+    /// Of one backend, or of all.
+    Cache(Option<&'a [u8]>),
 }
 
-impl Page {
-    fn at(path: &[u8]) -> Option<Self> {
+impl<'a> Page<'a> {
+    fn at(path: &'a [u8]) -> Option<Self> {
         Some(match path {
             b"/livez" => Self::Live,
             b"/readyz" => Self::Ready,
@@ -245,7 +262,8 @@ impl Page {
             b"/config" => Self::Config,
             b"/stats" => Self::Stats,
             b"/reload" => Self::Reload,
-            _ => return None,
+            b"/cache" => Self::Cache(None),
+            _ => Self::Cache(Some(path.strip_prefix(b"/cache/")?)),
         })
     }
 
@@ -257,12 +275,17 @@ impl Page {
     fn allows(self, method: Method) -> bool {
         match self {
             Self::Reload => method == Method::Post,
+            Self::Cache(_) => method == Method::Delete,
             _ => matches!(method, Method::Get | Method::Head),
         }
     }
 
     fn methods(self) -> &'static str {
-        if self == Self::Reload { "POST" } else { "GET, HEAD" }
+        match self {
+            Self::Reload => "POST",
+            Self::Cache(_) => "DELETE",
+            _ => "GET, HEAD",
+        }
     }
 }
 

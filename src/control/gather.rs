@@ -112,9 +112,12 @@ fn add_counters(total: &mut WorkerStats, part: &WorkerStats) {
     for (series, count) in &part.requests {
         *total.requests.entry(*series).or_default() += count;
     }
-    for (sum, count) in total.refused.iter_mut().zip(part.refused) {
-        *sum += count;
-    }
+    add_each(&mut *total.refused, &*part.refused);
+    add_each(&mut total.by_era, &part.by_era);
+    add_each(&mut total.coalesced, &part.coalesced);
+    add_each(&mut total.cached, &part.cached);
+    add_each(&mut total.invalidated, &part.invalidated);
+    add_each(&mut total.sessions, &part.sessions);
     total.accepted += part.accepted;
     total.connects += part.connects;
     total.reused += part.reused;
@@ -129,6 +132,13 @@ fn add_counters(total: &mut WorkerStats, part: &WorkerStats) {
         let sum = total.endpoints.entry(*id).or_default();
         sum.requests += endpoint.requests;
         sum.connect_failures += endpoint.connect_failures;
+        sum.eras = sum.eras.and(endpoint.eras);
+    }
+}
+
+fn add_each(total: &mut [u64], part: &[u64]) {
+    for (sum, count) in total.iter_mut().zip(part) {
+        *sum += count;
     }
 }
 
@@ -137,6 +147,9 @@ fn add_gauges(total: &mut WorkerStats, part: &WorkerStats) {
     total.upstream_connections += part.upstream_connections;
     total.exchanges += part.exchanges;
     total.streams += part.streams;
+    total.cache_bytes += part.cache_bytes;
+    total.memory_bytes += part.memory_bytes;
+    total.cache_entries += part.cache_entries;
     for (id, endpoint) in &part.endpoints {
         let sum = total.endpoints.entry(*id).or_default();
         sum.active += endpoint.active;
@@ -152,6 +165,8 @@ fn add_latency(total: &mut Latency, part: &Latency) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Refusal;
+    use crate::seam::{Cached, Coalesced, Era, Invalidation, SessionEvent};
 
     fn answer(accepted: u64, client_connections: usize) -> Option<WorkerStats> {
         Some(WorkerStats { accepted, client_connections, ..WorkerStats::default() })
@@ -173,6 +188,29 @@ mod tests {
         ledger.retire(1);
         let gathered = ledger.enter(vec![answer(10, 1), answer(1, 0)]);
         assert_eq!((gathered.total.accepted, gathered.total.client_connections), (16, 1));
+    }
+
+    #[test]
+    fn every_counter_outlives_its_worker_and_no_gauge_does() {
+        let mut stats = WorkerStats { cache_bytes: 9, cache_entries: 9, ..WorkerStats::default() };
+        Refusal::ALL.iter().for_each(|kind| stats.add(*kind, 2));
+        Era::ALL.iter().for_each(|kind| stats.add(*kind, 3));
+        Coalesced::ALL.iter().for_each(|kind| stats.add(*kind, 4));
+        Cached::ALL.iter().for_each(|kind| stats.add(*kind, 5));
+        Invalidation::ALL.iter().for_each(|kind| stats.add(*kind, 6));
+        SessionEvent::ALL.iter().for_each(|kind| stats.add(*kind, 7));
+        let mut ledger = Ledger::default();
+        let gathered = ledger.enter(vec![Some(stats.clone()), Some(stats.clone())]);
+        assert_eq!((gathered.total.cache_bytes, gathered.total.cache_entries), (18, 18));
+        ledger.retire(0);
+        let total = ledger.enter(vec![Some(WorkerStats::default()), Some(stats)]).total;
+        assert_eq!((total.cache_bytes, total.cache_entries), (9, 9));
+        assert_eq!(*total.refused, [4; Refusal::COUNT]);
+        assert_eq!(total.by_era, [6; Era::COUNT]);
+        assert_eq!(total.coalesced, [8; Coalesced::COUNT]);
+        assert_eq!(total.cached, [10; Cached::COUNT]);
+        assert_eq!(total.invalidated, [12; Invalidation::COUNT]);
+        assert_eq!(total.sessions, [14; SessionEvent::COUNT]);
     }
 
     #[test]

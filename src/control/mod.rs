@@ -9,6 +9,7 @@
 //! one after the other, each from the one before. What may block (name lookups) runs on helper
 //! threads with a deadline.
 
+mod access;
 mod admin;
 mod bell;
 mod fleet;
@@ -42,6 +43,7 @@ use crate::clock;
 use crate::config::model::Config;
 use crate::seam::{Command, Snapshot, SnapshotCell};
 
+pub use access::AccessLog;
 pub use fleet::{BoundListener, Fleet};
 pub use handle::{ControlHandle, Inbox, channel};
 pub use handover::{Handed, HandedSocket, Place, Plane, Predecessor, Program};
@@ -101,6 +103,8 @@ pub struct ControlParts {
     pub orders: (ControlHandle, Inbox),
     /// Absent where the proxy runs inside another program.
     pub signals: Option<Signals>,
+    /// Its writer is told of reloads, and waited for at the end.
+    pub access_log: AccessLog,
     /// Log lines lost so far, if the log counts them.
     pub lost_log_lines: Option<log::LostLines>,
     /// How to start a successor. Absent where the proxy runs inside another program.
@@ -128,6 +132,7 @@ async fn serve(parts: ControlParts) -> io::Result<Exit> {
         source: parts.source,
         cell: parts.cell,
         handle: parts.orders.0,
+        access_log: parts.access_log,
         lost_log_lines: parts.lost_log_lines,
         program: parts.program,
         notifier: parts.notifier,
@@ -160,7 +165,9 @@ async fn serve(parts: ControlParts) -> io::Result<Exit> {
         let ending = until_stop(&control, &mut orders).await?;
         Ok(drain(&control, &orders, ending).await)
     };
-    control.tasks.run_beside(main).await
+    let ended = control.tasks.run_beside(main).await;
+    control.access_log.finish();
+    ended
 }
 
 /// Accepts connections; everything that could fail is behind us. Blocks while a predecessor hands
@@ -280,6 +287,7 @@ struct Control {
     source: Source,
     cell: Arc<SnapshotCell>,
     handle: ControlHandle,
+    access_log: AccessLog,
     lost_log_lines: Option<log::LostLines>,
     program: Option<Program>,
     notifier: Notifier,
@@ -310,6 +318,7 @@ struct Counters {
     reloads_failed: u64,
     last_reload_failed: bool,
     worker_restarts: u64,
+    caches_cleared: u64,
     handovers_ok: u64,
     handovers_failed: u64,
 }
@@ -318,6 +327,12 @@ impl Control {
     /// The configuration in force.
     fn config(&self) -> Rc<Config> {
         Rc::clone(&self.config.borrow())
+    }
+
+    /// Of both logs.
+    fn lost_log_lines(&self) -> u64 {
+        let of_process = self.lost_log_lines.as_ref().map_or(0, log::LostLines::count);
+        of_process as u64 + self.access_log.lines().lost()
     }
 
     fn count(&self, change: impl FnOnce(&mut Counters)) {

@@ -9,7 +9,7 @@ use super::Counters;
 use super::gather::Gathered;
 use super::process::ProcessStats;
 use crate::error::Refusal;
-use crate::seam::{Label, Latency, Names, Snapshot, WorkerStats};
+use crate::seam::{Cached, Coalesced, Era, Invalidation, Label, Latency, Names, SessionEvent, Snapshot, WorkerStats};
 
 /// Content type of the page.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -34,7 +34,7 @@ pub(super) struct Scrape<'a> {
     pub(super) snapshots: usize,
     pub(super) counters: Counters,
     pub(super) io_driver: &'a str,
-    pub(super) lost_log_lines: usize,
+    pub(super) lost_log_lines: u64,
     pub(super) process: ProcessStats,
 }
 
@@ -42,6 +42,7 @@ pub(super) struct Scrape<'a> {
 pub(super) fn render(scrape: &Scrape<'_>) -> String {
     let mut page = Page::default();
     requests(&mut page, &scrape.gathered.total, &scrape.snapshot.names);
+    mcp(&mut page, &scrape.gathered.total, scrape.counters);
     connections(&mut page, &scrape.gathered.total);
     upstream(&mut page, &scrape.gathered.total, scrape.snapshot);
     workers(&mut page, scrape);
@@ -57,9 +58,7 @@ fn requests(page: &mut Page, total: &WorkerStats, names: &Names) {
         page.sample(&labels, count);
     }
     page.family("ringway_refused_total", Kind::Counter, "Requests and connections that Ringway itself refused.");
-    for reason in Refusal::ALL {
-        page.sample(&[("reason", reason.label())], total.refused[*reason as usize]);
-    }
+    page.samples("reason", Refusal::ALL.iter().map(|reason| reason.label()), &*total.refused);
     page.histogram(
         "ringway_request_duration_seconds",
         "First byte of a request read to last byte of its answer written.",
@@ -90,6 +89,29 @@ fn requests(page: &mut Page, total: &WorkerStats, names: &Names) {
         "Bytes of response bodies relayed to clients.",
         total.response_body_bytes,
     );
+}
+
+fn mcp(page: &mut Page, total: &WorkerStats, counters: Counters) {
+    page.family("ringway_requests_by_era_total", Kind::Counter, "Requests by the era of MCP they belong to.");
+    page.samples("era", Era::ALL.iter().map(|era| era.label()), &total.by_era);
+    page.family("ringway_sessions_total", Kind::Counter, "Sessions of the legacy era, and attempts to use one.");
+    page.samples("event", SessionEvent::ALL.iter().map(|event| event.label()), &total.sessions);
+    page.family("ringway_coalesced_total", Kind::Counter, "Requests that may share an answer, by what they came to.");
+    page.samples("result", Coalesced::ALL.iter().map(|result| result.label()), &total.coalesced);
+    page.family("ringway_cache_total", Kind::Counter, "Requests that may be answered from the cache, by what it gave.");
+    page.samples("result", Cached::ALL.iter().map(|result| result.label()), &total.cached);
+    page.family("ringway_cache_invalidations_total", Kind::Counter, "Cache entries thrown away before their time.");
+    let mut invalidated = total.invalidated;
+    invalidated[Invalidation::Operator as usize] += counters.caches_cleared;
+    page.samples("reason", Invalidation::ALL.iter().map(|reason| reason.label()), &invalidated);
+    page.single(
+        "ringway_memory_bytes",
+        Kind::Gauge,
+        "Buffers, queued and cached bytes: what limits.memory_*_bytes bound in each worker.",
+        total.memory_bytes,
+    );
+    page.single("ringway_cache_bytes", Kind::Gauge, "Bytes in the cache.", total.cache_bytes);
+    page.single("ringway_cache_entries", Kind::Gauge, "Entries in the cache.", total.cache_entries);
 }
 
 /// Label values of each series with its count, in a fixed order.
@@ -201,7 +223,7 @@ fn process(page: &mut Page, scrape: &Scrape<'_>) {
     page.single(
         "ringway_log_lines_lost_total",
         Kind::Counter,
-        "Log lines lost because nobody read them fast enough.",
+        "Lines of the log and the access log that could not be written.",
         scrape.lost_log_lines,
     );
     let process = &scrape.process;
@@ -254,6 +276,13 @@ impl Page {
 
     fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.line("", labels, value);
+    }
+
+    /// One sample for each value of a closed set, in its order.
+    fn samples(&mut self, label: &str, values: impl Iterator<Item = &'static str>, counts: &[u64]) {
+        for (value, count) in values.zip(counts) {
+            self.sample(&[(label, value)], count);
+        }
     }
 
     fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
@@ -375,7 +404,14 @@ mod tests {
         let series =
             Series { route, backend: weather.label, method: MethodLabel::ToolsCall, class: StatusClass::Success };
         stats.requests.insert(series, 3);
-        stats.refused[Refusal::NoRoute as usize] = 4;
+        stats.add(Refusal::NoRoute, 4);
+        stats.add(Era::Legacy, 6);
+        stats.add(Coalesced::Follower, 7);
+        stats.add(Cached::Stale, 8);
+        stats.add(Invalidation::UnknownTool, 9);
+        stats.add(SessionEvent::RefusedEndpoint, 10);
+        stats.cache_bytes = 11;
+        stats.cache_entries = 12;
         for micros in [1, 1_000, 1_100, 70_000_000] {
             stats.request_duration.record(Duration::from_micros(micros));
         }
@@ -394,6 +430,14 @@ mod tests {
             request,
             r#"ringway_refused_total{reason="no_route"} 4"#,
             r#"ringway_refused_total{reason="malformed"} 0"#,
+            r#"ringway_requests_by_era_total{era="legacy"} 6"#,
+            r#"ringway_requests_by_era_total{era="none"} 0"#,
+            r#"ringway_coalesced_total{result="follower"} 7"#,
+            r#"ringway_cache_total{result="stale"} 8"#,
+            r#"ringway_cache_invalidations_total{reason="unknown_tool"} 9"#,
+            r#"ringway_sessions_total{event="refused_endpoint"} 10"#,
+            "ringway_cache_bytes 11",
+            "ringway_cache_entries 12",
             r#"ringway_request_duration_seconds_bucket{le="0.0001"} 1"#,
             r#"ringway_request_duration_seconds_bucket{le="0.001"} 2"#,
             r#"ringway_request_duration_seconds_bucket{le="60"} 3"#,

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use super::access::Output;
 use super::{BoundListener, Control, Fleet, Source, resolve};
 use crate::clock;
-use crate::config::model::{Choice, Config, IoDriver};
+use crate::config::model::{AccessLog, Choice, Config, IoDriver};
 use crate::config::{self, ConfigError, Fault, Loaded};
 use crate::seam::{BuildError, Snapshot};
 
@@ -50,6 +51,10 @@ pub(super) async fn run(control: &Control) -> Outcome {
         Source::File(path) => attempt(control, path).await,
         Source::Fixed => Outcome::NothingToReload,
     };
+    if !matches!(outcome, Outcome::Done(_)) {
+        // Whoever has moved the file away does not care for the configuration's faults.
+        control.access_log.reopen(&control.config().log.access);
+    }
     match &outcome {
         Outcome::Done(generation) => {
             control.count(|counters| {
@@ -109,12 +114,17 @@ async fn attempt(control: &Control, path: &Path) -> Outcome {
         }
     };
     let listen = ListenChange::between(&old.server.listen, &new.server.listen);
-    let bound = match bind_all(&**control.fleet.borrow(), &listen.added, path) {
-        Ok(bound) => bound,
-        Err(faults) => return Outcome::Refused(faults),
+    let opened = open_access_log(&new.log.access, path);
+    let (access_log, bound) = match (opened, bind_all(&**control.fleet.borrow(), &listen.added, path)) {
+        (Ok(access_log), Ok(bound)) => (access_log, bound),
+        (opened, bound) => {
+            let faults = [opened.err(), bound.err()];
+            return Outcome::Refused(faults.into_iter().flatten().flatten().collect());
+        }
     };
 
     let generation = snapshot.generation;
+    control.access_log.switch(access_log);
     resolve::adopt(control, known);
     control.publish(Rc::new(new), snapshot);
     let mut fleet = control.fleet.borrow_mut();
@@ -206,6 +216,16 @@ fn bind_all(fleet: &dyn Fleet, addresses: &[SocketAddr], path: &Path) -> Result<
         }
     }
     if faults.is_empty() { Ok(bound) } else { Err(faults) }
+}
+
+fn open_access_log(to: &AccessLog, path: &Path) -> Result<Output, Vec<Fault>> {
+    Output::open(to).map_err(|error| {
+        vec![Fault {
+            problem: error.to_string(),
+            remedy: "check the path, and that this user may write there".into(),
+            ..fault_of(path, "log.access")
+        }]
+    })
 }
 
 fn fault_of(path: &Path, key: &str) -> Fault {

@@ -152,6 +152,7 @@ fn start_from(config: Config, source: Source, silent_workers: usize, file: PathB
     let admin = listener.local_addr().expect("bound");
     let orders = channel().expect("a channel");
     let handle = orders.0.clone();
+    let access_log = AccessLog::start(&config.log.access).expect("a log");
     let parts = ControlParts {
         config,
         source,
@@ -161,6 +162,7 @@ fn start_from(config: Config, source: Source, silent_workers: usize, file: PathB
         admin: Some(listener),
         orders,
         signals: None,
+        access_log,
         lost_log_lines: None,
         listeners: Vec::new(),
         program: None,

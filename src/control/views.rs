@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use super::Source;
 use super::gather::{Gathered, Worker};
 use crate::config::Fault;
-use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Route, Server, Sessions};
-use crate::seam::{EndpointStats, Latency, Snapshot, WorkerStats};
+use crate::config::model::{Admin, Backend, Choice, Config, EndpointUrl, Limits, Log, Route, Server, Sessions};
+use crate::seam::{Cached, Coalesced, EndpointStats, Era, Invalidation, Latency, SessionEvent, Snapshot, WorkerStats};
 
 /// `/config`: keys are named as in the file. Structs are taken apart by name, so that a new key
 /// cannot be forgotten here.
 pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value {
-    let Config { server, admin, limits, sessions, backends, routes } = config;
+    let Config { server, admin, log, limits, sessions, backends, routes } = config;
     let backends: Map<_, _> = backends.iter().map(|(name, backend)| (name.clone(), backend_keys(backend))).collect();
     json!({
         "generation": generation,
@@ -22,6 +22,7 @@ pub(super) fn config(config: &Config, source: &Source, generation: u64) -> Value
         "config": {
             "server": server_keys(server),
             "admin": admin_keys(admin),
+            "log": log_keys(log),
             "limits": limit_keys(limits),
             "sessions": session_keys(sessions),
             "backends": backends,
@@ -39,7 +40,10 @@ fn server_keys(server: &Server) -> Value {
         handover_timeout,
         public_url,
         trusted_hops,
+        allowed_origins,
+        allowed_hosts,
         resolve_interval,
+        traceparent,
     } = server;
     json!({
         "listen": listen,
@@ -49,7 +53,10 @@ fn server_keys(server: &Server) -> Value {
         "handover_timeout_ms": handover_timeout.as_millis(),
         "public_url": public_url,
         "trusted_hops": trusted_hops,
+        "allowed_origins": allowed_origins,
+        "allowed_hosts": allowed_hosts,
         "resolve_interval_ms": resolve_interval.as_millis(),
+        "traceparent": traceparent.name(),
     })
 }
 
@@ -59,15 +66,26 @@ fn admin_keys(admin: &Admin) -> Value {
     json!({ "listen": listen, "token": token.as_ref().map(|_| "***") })
 }
 
+fn log_keys(log: &Log) -> Value {
+    let Log { access } = log;
+    json!({ "access": access.to_string() })
+}
+
 fn limit_keys(limits: &Limits) -> Value {
     let Limits {
         head_bytes_max,
         target_bytes_max,
         headers_max,
         body_bytes_max,
+        envelope_bytes_max,
+        legacy_look_bytes_max,
+        shared_reply_bytes_max,
+        cache_bytes_max,
         connections_per_worker_max,
         connections_per_ip_max,
         exchanges_per_worker_max,
+        memory_soft_bytes,
+        memory_hard_bytes,
         head_timeout,
         body_timeout,
         idle_timeout,
@@ -78,9 +96,15 @@ fn limit_keys(limits: &Limits) -> Value {
         "target_bytes_max": target_bytes_max,
         "headers_max": headers_max,
         "body_bytes_max": body_bytes_max,
+        "envelope_bytes_max": envelope_bytes_max,
+        "legacy_look_bytes_max": legacy_look_bytes_max,
+        "shared_reply_bytes_max": shared_reply_bytes_max,
+        "cache_bytes_max": cache_bytes_max,
         "connections_per_worker_max": connections_per_worker_max,
         "connections_per_ip_max": connections_per_ip_max,
         "exchanges_per_worker_max": exchanges_per_worker_max,
+        "memory_soft_bytes": memory_soft_bytes,
+        "memory_hard_bytes": memory_hard_bytes,
         "head_timeout_ms": head_timeout.as_millis(),
         "body_timeout_ms": body_timeout.as_millis(),
         "idle_timeout_ms": idle_timeout.as_millis(),
@@ -102,6 +126,12 @@ fn backend_keys(backend: &Backend) -> Value {
         first_byte_timeout,
         stream_idle_timeout,
         request_timeout,
+        stream_timeout,
+        keep_alive,
+        keep_alive_streams,
+        session_generation,
+        coalesce,
+        cache,
         idle_conns_max,
         idle_timeout,
         conn_age_max,
@@ -115,6 +145,20 @@ fn backend_keys(backend: &Backend) -> Value {
         "first_byte_timeout_ms": first_byte_timeout.as_millis(),
         "stream_idle_timeout_ms": stream_idle_timeout.as_millis(),
         "request_timeout_ms": request_timeout.as_millis(),
+        "stream_timeout_ms": stream_timeout.as_millis(),
+        "keep_alive_ms": keep_alive.as_millis(),
+        "keep_alive_streams": keep_alive_streams.name(),
+        "session_generation": session_generation,
+        "coalesce": { "enabled": coalesce.enabled, "legacy_shared": coalesce.legacy_shared },
+        "cache": {
+            "enabled": cache.enabled,
+            "ttl_max_ms": cache.ttl_max.as_millis(),
+            "scope_max": cache.scope_max.name(),
+            "legacy_ttl_ms": cache.legacy_ttl.as_millis(),
+            "stale_if_error_ms": cache.stale_if_error.as_millis(),
+            "stale_while_revalidate_ms": cache.stale_while_revalidate.as_millis(),
+            "subscribe": cache.subscribe.name(),
+        },
         "idle_conns_max": idle_conns_max,
         "idle_timeout_ms": idle_timeout.as_millis(),
         "conn_age_max_ms": conn_age_max.as_millis(),
@@ -123,13 +167,14 @@ fn backend_keys(backend: &Backend) -> Value {
 }
 
 fn route_keys(route: &Route) -> Value {
-    let Route { host, path, backend, methods, session_binding } = route;
+    let Route { host, path, backend, methods, session_binding, body } = route;
     json!({
         "host": host,
         "path": path,
         "backend": backend,
         "methods": methods,
         "session_binding": session_binding.name(),
+        "body": body.name(),
     })
 }
 
@@ -161,7 +206,7 @@ pub(super) fn backends(snapshot: &Snapshot, total: &WorkerStats) -> Value {
 }
 
 fn endpoint_state(address: &str, stats: &EndpointStats) -> Value {
-    let EndpointStats { active, idle, requests, connect_failures, cooling } = stats;
+    let EndpointStats { active, idle, requests, connect_failures, cooling, eras } = stats;
     json!({
         "address": address,
         "active": active,
@@ -169,6 +214,7 @@ fn endpoint_state(address: &str, stats: &EndpointStats) -> Value {
         "requests": requests,
         "connect_failures": connect_failures,
         "cooling": cooling,
+        "era": eras.label(),
     })
 }
 
@@ -196,6 +242,13 @@ fn counted(stats: &WorkerStats) -> Value {
     json!({
         "requests": stats.requests.values().sum::<u64>(),
         "refused": stats.refused.iter().sum::<u64>(),
+        "by_era": by_label(Era::ALL.iter().map(|era| era.label()), &stats.by_era),
+        "coalesced": by_label(Coalesced::ALL.iter().map(|result| result.label()), &stats.coalesced),
+        "cache": by_label(Cached::ALL.iter().map(|result| result.label()), &stats.cached),
+        "cache_invalidations": by_label(Invalidation::ALL.iter().map(|reason| reason.label()), &stats.invalidated),
+        "cache_bytes": stats.cache_bytes,
+        "cache_entries": stats.cache_entries,
+        "sessions": by_label(SessionEvent::ALL.iter().map(|event| event.label()), &stats.sessions),
         "accepted": stats.accepted,
         "client_connections": stats.client_connections,
         "upstream_connections": stats.upstream_connections,
@@ -211,6 +264,10 @@ fn counted(stats: &WorkerStats) -> Value {
         "upstream_duration_micros": quantiles(&stats.upstream_duration),
         "overhead_micros": quantiles(&stats.overhead),
     })
+}
+
+fn by_label(labels: impl Iterator<Item = &'static str>, counts: &[u64]) -> Value {
+    labels.zip(counts).map(|(label, count)| (label.to_owned(), json!(count))).collect::<Map<_, _>>().into()
 }
 
 fn quantiles(latency: &Latency) -> Value {

@@ -1,7 +1,8 @@
 //! Byte buffers with room at both ends, kept by each worker for the next use.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::limits;
 
@@ -12,6 +13,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// While it is lent out.
+    charge: Option<Charge>,
 }
 
 impl Buffer {
@@ -19,7 +22,7 @@ impl Buffer {
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         let length = limits::BUFFER_HEADROOM_BYTES + capacity + limits::BUFFER_TAILROOM_BYTES;
-        let mut buffer = Self { bytes: vec![0; length], start: 0, end: 0 };
+        let mut buffer = Self { bytes: vec![0; length], start: 0, end: 0, charge: None };
         buffer.clear();
         buffer
     }
@@ -118,11 +121,46 @@ impl Buffer {
     }
 }
 
-/// A worker's free buffers, by size.
+/// Bytes that a worker's exchanges hold now.
+#[derive(Debug, Default)]
+pub struct Ledger(Cell<usize>);
+
+impl Ledger {
+    /// How many.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    /// Adds bytes for as long as the charge lives.
+    #[must_use]
+    pub fn charge(self: &Rc<Self>, bytes: usize) -> Charge {
+        self.0.set(self.0.get() + bytes);
+        Charge { ledger: Rc::clone(self), bytes }
+    }
+}
+
+/// An entry of a [`Ledger`].
+#[derive(Debug)]
+pub struct Charge {
+    ledger: Rc<Ledger>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.ledger.0.set(self.ledger.0.get() - self.bytes);
+    }
+}
+
+/// A worker's free buffers, by size, and what is lent out.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     small: RefCell<Vec<Buffer>>,
     large: RefCell<Vec<Buffer>>,
+    /// Of buffers lent out, and of whatever else its holder charges. Free buffers are not counted:
+    /// there are [`limits::FREE_BUFFERS_MAX`] of each size at most.
+    pub ledger: Rc<Ledger>,
 }
 
 impl BufferPool {
@@ -139,17 +177,19 @@ impl BufferPool {
     }
 
     fn take(&self, capacity: usize) -> Buffer {
-        let (shelf, size) = match capacity {
-            size if size <= limits::SMALL_BUFFER_BYTES => (&self.small, limits::SMALL_BUFFER_BYTES),
-            size if size <= limits::LARGE_BUFFER_BYTES => (&self.large, limits::LARGE_BUFFER_BYTES),
+        let mut buffer = match capacity {
+            size if size <= limits::SMALL_BUFFER_BYTES => kept(&self.small, limits::SMALL_BUFFER_BYTES),
+            size if size <= limits::LARGE_BUFFER_BYTES => kept(&self.large, limits::LARGE_BUFFER_BYTES),
             // Heads larger than that are rare; their buffers are not kept.
-            _ => return Buffer::with_capacity(capacity),
+            _ => Buffer::with_capacity(capacity),
         };
-        shelf.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(size))
+        buffer.charge = Some(self.ledger.charge(buffer.bytes.len()));
+        buffer
     }
 
     /// Takes a buffer back.
     pub fn give(&self, mut buffer: Buffer) {
+        buffer.charge = None;
         let overhead = limits::BUFFER_HEADROOM_BYTES + limits::BUFFER_TAILROOM_BYTES;
         let shelf = match buffer.bytes.len().checked_sub(overhead) {
             Some(limits::SMALL_BUFFER_BYTES) => &self.small,
@@ -164,9 +204,34 @@ impl BufferPool {
     }
 }
 
+/// A free buffer of this size, or a new one.
+fn kept(shelf: &RefCell<Vec<Buffer>>, size: usize) -> Buffer {
+    shelf.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_lent_out_is_charged_until_it_is_given_back_or_dropped() {
+        let pool = BufferPool::default();
+        let (small, large, huge) = (pool.small(), pool.large(), pool.take(1 << 20));
+        let all = pool.ledger.bytes();
+        assert!(all > limits::SMALL_BUFFER_BYTES + limits::LARGE_BUFFER_BYTES + (1 << 20));
+        drop(small);
+        pool.give(huge);
+        pool.give(large);
+        assert_eq!(pool.ledger.bytes(), 0);
+        let mut again = pool.large();
+        again.grow(&pool, 200_000);
+        assert_eq!(pool.ledger.bytes(), again.bytes.len());
+        let charge = pool.ledger.charge(7);
+        drop(again);
+        assert_eq!(pool.ledger.bytes(), 7);
+        drop(charge);
+        assert_eq!(pool.ledger.bytes(), 0);
+    }
 
     #[test]
     fn what_was_read_is_written_with_framing_around_it() {

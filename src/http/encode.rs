@@ -1,6 +1,6 @@
 //! Heads as we write them: fields copied as they came, framing and forwarding always our own.
 
-use super::{FieldKind, RequestHead, ResponseHead, Version};
+use super::{FieldKind, RequestHead, ResponseHead, Trace, Version};
 
 /// Framing of the body behind a head we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,17 @@ pub struct Target<'a> {
     pub path: &'a str,
     /// Appended to it: what a prefix route left over.
     pub rest: &'a [u8],
+    /// With its question mark, or nothing.
+    pub query: &'a [u8],
+}
+
+impl<'a> Target<'a> {
+    /// At an endpoint. What a prefix route left over begins with a slash of its own.
+    #[must_use]
+    pub fn at(authority: &'a str, path: &'a str, rest: &'a [u8], query: &'a [u8]) -> Self {
+        let path = if rest.is_empty() { path } else { path.trim_end_matches('/') };
+        Self { authority, path, rest, query }
+    }
 }
 
 /// What becomes of `Mcp-Session-Id`.
@@ -83,24 +94,71 @@ pub struct Forwarded<'a> {
     pub trusted_hops: usize,
 }
 
+/// What becomes of `Accept`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptField {
+    /// Passed on as it came.
+    Keep,
+    /// Both media types an MCP client has to name (2026-07-28, "Sending messages"), unless it does.
+    Complete,
+}
+
+const ACCEPT_LINE: &[u8] = b"Accept: application/json, text/event-stream\r\n";
+
+/// Whether a list of media ranges names both that an answer may come in. `*/*` names neither: servers
+/// look for the names.
+fn is_complete_accept(value: &[u8]) -> bool {
+    let has = |wanted: &[u8]| {
+        value.split(|byte| *byte == b',').any(|range| {
+            let name = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+            name.eq_ignore_ascii_case(wanted)
+        })
+    };
+    has(b"application/json") && has(b"text/event-stream")
+}
+
+/// What changes of a request's fields on the way to a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewrite<'a> {
+    /// Who sent it.
+    pub forwarded: Forwarded<'a>,
+    /// `Mcp-Session-Id`.
+    pub session: SessionField<'a>,
+    /// `Accept`.
+    pub accept: AcceptField,
+    /// `traceparent` and `tracestate`.
+    pub trace: Trace,
+}
+
 /// Appends the head of a request to a backend.
 pub fn request_head(
     out: &mut Vec<u8>,
     head: &RequestHead,
     buffer: &[u8],
     target: &Target<'_>,
-    forwarded: &Forwarded<'_>,
-    session: SessionField<'_>,
+    rewrite: &Rewrite<'_>,
     framing: Framing,
 ) {
-    out.extend_from_slice(head.method_text(buffer));
+    request_line(out, head.method_text(buffer), target);
+    request_fields(out, head, buffer, rewrite, framing);
+}
+
+/// Appends the request line of a request to a backend, and its `Host`.
+pub fn request_line(out: &mut Vec<u8>, method: &[u8], target: &Target<'_>) {
+    out.extend_from_slice(method);
     out.push(b' ');
     out.extend_from_slice(target.path.as_bytes());
     out.extend_from_slice(target.rest);
-    out.extend_from_slice(head.query(buffer));
+    out.extend_from_slice(target.query);
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     out.extend_from_slice(target.authority.as_bytes());
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends what follows the request line: every other field, and the head's end.
+pub fn request_fields(out: &mut Vec<u8>, head: &RequestHead, buffer: &[u8], rewrite: &Rewrite<'_>, framing: Framing) {
+    let Rewrite { forwarded, session, accept, trace } = *rewrite;
+    let mut accepts = accept == AcceptField::Keep;
     let trusted = forwarded.trusted_hops > 0;
     let (mut has_proto, mut has_host) = (false, false);
     for field in head.fields() {
@@ -119,13 +177,27 @@ pub fn request_head(
                 session_field(out, field.name.of_buffer(buffer), session);
                 continue;
             }
+            FieldKind::Accept if accept == AcceptField::Complete => {
+                if accepts || !is_complete_accept(field.value.of_buffer(buffer)) {
+                    continue;
+                }
+                accepts = true;
+            }
+            FieldKind::TraceParent if trace.parent().is_some() => continue,
+            FieldKind::TraceState if matches!(trace, Trace::Begin(_)) => continue,
             FieldKind::XForwardedProto => has_proto = true,
             FieldKind::XForwardedHost => has_host = true,
             _ => {}
         }
         line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer));
     }
-    forwarded_for(out, head, buffer, forwarded);
+    if !accepts {
+        out.extend_from_slice(ACCEPT_LINE);
+    }
+    if let Some(parent) = trace.parent() {
+        line(out, b"traceparent", &parent.text());
+    }
+    forwarded_for(out, head, buffer, &forwarded);
     if !has_proto {
         out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
     }
@@ -179,12 +251,13 @@ fn forwarded_element(out: &mut Vec<u8>, peer: &str, host: &[u8]) {
     out.extend_from_slice(b";proto=http\r\n");
 }
 
-/// Appends the head of a backend's answer to a client.
+/// Appends the head of a backend's answer to a client, with `more` lines of our own.
 pub fn response_head(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     buffer: &[u8],
     session: SessionField<'_>,
+    more: &[u8],
     framing: Framing,
     persistence: Persistence,
 ) {
@@ -202,6 +275,7 @@ pub fn response_head(
             _ => line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer)),
         }
     }
+    out.extend_from_slice(more);
     frame(out, framing);
     out.extend_from_slice(persistence.line());
     out.extend_from_slice(b"\r\n");
@@ -213,7 +287,7 @@ fn session_field(out: &mut Vec<u8>, name: &[u8], session: SessionField<'_>) {
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -67,11 +67,43 @@ pub enum FieldKind {
     McpName,
     /// `Content-Type`.
     ContentType,
+    /// `Accept`.
+    Accept,
+    /// `Origin`.
+    Origin,
+    /// Says who asks: `Authorization`, `Cookie`, `DPoP`, `X-API-Key`.
+    Credential,
+    /// `traceparent`.
+    TraceParent,
+    /// `tracestate`.
+    TraceState,
+    /// No part of what is asked: `User-Agent`, baggage, request ids, the client's address as somebody
+    /// in front knows it.
+    Neutral,
 }
 
 impl FieldKind {
     /// How many kinds there are.
-    const COUNT: usize = Self::ContentType as usize + 1;
+    const COUNT: usize = Self::Neutral as usize + 1;
+
+    /// Whether a field of this kind says what the sender wants: it is part of what is asked.
+    #[must_use]
+    pub fn describes(self) -> bool {
+        // A backend may make its URLs of what somebody in front says was asked for.
+        let names_us = matches!(self, Self::XForwardedProto | Self::XForwardedHost);
+        names_us || matches!(self, Self::Other | Self::Accept | Self::Origin | Self::ContentType)
+    }
+
+    /// Whether it is no part of what is asked, though a backend gets to see it: who shares an answer may
+    /// differ in it.
+    pub(super) fn is_neutral(self) -> bool {
+        matches!(self, Self::Neutral | Self::TraceParent | Self::TraceState | Self::XForwardedFor | Self::Forwarded)
+    }
+
+    /// Of a field's name, in any letter case.
+    pub(super) fn of(name: &[u8]) -> Self {
+        kind_of(name)
+    }
 }
 
 /// Length and first letter leave one candidate, so that one comparison decides and most fields,
@@ -80,15 +112,28 @@ fn kind_of(name: &[u8]) -> FieldKind {
     let Some(first) = name.first() else { return FieldKind::Other };
     let (candidate, kind): (&[u8], FieldKind) = match (name.len(), first | 0x20) {
         (2, b't') => (b"te", FieldKind::HopByHop),
+        (4, b'd') => (b"dpop", FieldKind::Credential),
         (4, b'h') => (b"host", FieldKind::Host),
+        (6, b'a') => (b"accept", FieldKind::Accept),
+        (6, b'c') => (b"cookie", FieldKind::Credential),
+        (6, b'o') => (b"origin", FieldKind::Origin),
         (6, b'e') => (b"expect", FieldKind::Expect),
+        (7, b'b') => (b"baggage", FieldKind::Neutral),
         (7, b'u') => (b"upgrade", FieldKind::HopByHop),
         (7, b't') => (b"trailer", FieldKind::HopByHop),
         (8, b'm') => (b"mcp-name", FieldKind::McpName),
         (9, b'f') => (b"forwarded", FieldKind::Forwarded),
+        (9, b'x') if name[2] | 0x20 == b'a' => (b"x-api-key", FieldKind::Credential),
+        (9, b'x') => (b"x-real-ip", FieldKind::Neutral),
         (10, b'c') => (b"connection", FieldKind::Connection),
         (10, b'm') => (b"mcp-method", FieldKind::McpMethod),
+        (10, b't') => (b"tracestate", FieldKind::TraceState),
         (10, b'k') => (b"keep-alive", FieldKind::HopByHop),
+        (10, b'u') => (b"user-agent", FieldKind::Neutral),
+        (11, b't') => (b"traceparent", FieldKind::TraceParent),
+        (12, b'x') => (b"x-request-id", FieldKind::Neutral),
+        (13, b'a') => (b"authorization", FieldKind::Credential),
+        (13, b'l') => (b"last-event-id", FieldKind::Neutral),
         (12, b'c') => (b"content-type", FieldKind::ContentType),
         (14, b'c') => (b"content-length", FieldKind::ContentLength),
         (14, b'm') => (b"mcp-session-id", FieldKind::McpSessionId),

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use memchr::memchr;
 
 use super::fields::Fields;
-use super::{BodyLength, Field, FieldKind, HttpError, Span};
+use super::{BodyLength, Field, FieldKind, HttpError, Span, TraceParent};
 use crate::limits;
 
 /// Limits on one head; see `[limits]`.
@@ -151,6 +151,9 @@ pub struct RequestHead {
     session_id: Option<Span>,
     protocol_version: Option<Span>,
     mcp_method: Option<Span>,
+    mcp_name: Option<Span>,
+    content_type: Option<Span>,
+    origin: Option<Span>,
 }
 
 impl RequestHead {
@@ -246,8 +249,9 @@ impl RequestHead {
         self.session_id = self.fields.single(FieldKind::McpSessionId)?;
         self.protocol_version = self.fields.single(FieldKind::McpProtocolVersion)?;
         self.mcp_method = self.fields.single(FieldKind::McpMethod)?;
-        self.fields.single(FieldKind::McpName)?;
-        self.fields.single(FieldKind::ContentType)?;
+        self.mcp_name = self.fields.single(FieldKind::McpName)?;
+        self.content_type = self.fields.single(FieldKind::ContentType)?;
+        self.origin = self.fields.single(FieldKind::Origin)?;
         Ok(())
     }
 
@@ -255,6 +259,12 @@ impl RequestHead {
     #[must_use]
     pub fn method_text<'a>(&self, buffer: &'a [u8]) -> &'a [u8] {
         self.method_text.of_buffer(buffer)
+    }
+
+    /// `Content-Length` as given.
+    #[must_use]
+    pub fn content_length(&self) -> Option<u64> {
+        self.fields.content_length()
     }
 
     /// Absolute path, without the query. `*` for a server-wide OPTIONS.
@@ -299,10 +309,46 @@ impl RequestHead {
         self.protocol_version.map(|span| span.of_buffer(buffer))
     }
 
+    /// `Mcp-Name`, as it came.
+    #[must_use]
+    pub fn mcp_name<'a>(&self, buffer: &'a [u8]) -> Option<&'a [u8]> {
+        self.mcp_name.map(|span| span.of_buffer(buffer))
+    }
+
+    /// Whether the body is said to be JSON.
+    #[must_use]
+    pub fn is_json(&self, buffer: &[u8]) -> bool {
+        is_media_type(self.content_type, buffer, b"application/json")
+    }
+
+    /// `Origin`.
+    #[must_use]
+    pub fn origin<'a>(&self, buffer: &'a [u8]) -> Option<&'a [u8]> {
+        self.origin.map(|span| span.of_buffer(buffer))
+    }
+
+    /// Whether `Accept` takes a stream of server-sent events.
+    #[must_use]
+    pub fn accepts_events(&self, buffer: &[u8]) -> bool {
+        self.fields().iter().filter(|field| field.kind == FieldKind::Accept).any(|field| {
+            field.value.of_buffer(buffer).split(|byte| *byte == b',').any(|range| {
+                let name = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+                name.eq_ignore_ascii_case(b"text/event-stream") || name == b"*/*" || name == b"text/*"
+            })
+        })
+    }
+
     /// `Mcp-Method`.
     #[must_use]
     pub fn mcp_method<'a>(&self, buffer: &'a [u8]) -> Option<&'a [u8]> {
         self.mcp_method.map(|span| span.of_buffer(buffer))
+    }
+
+    /// `traceparent`, if there is one, no second one, and it is valid.
+    #[must_use]
+    pub fn traceparent(&self, buffer: &[u8]) -> Option<TraceParent> {
+        let value = self.fields.single(FieldKind::TraceParent).ok()??;
+        TraceParent::parse(value.of_buffer(buffer))
     }
 }
 
@@ -398,13 +444,22 @@ impl ResponseHead {
         &self.fields.list
     }
 
+    /// The first field of this lower-case name.
+    #[must_use]
+    pub fn field<'a>(&self, buffer: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+        self.fields.find(buffer, name)
+    }
+
     /// Whether the body is a stream of server-sent events.
     #[must_use]
     pub fn is_event_stream(&self, buffer: &[u8]) -> bool {
-        let media_type = b"text/event-stream";
-        self.content_type.map(|span| span.of_buffer(buffer)).is_some_and(|value| {
-            value.get(..media_type.len()).is_some_and(|start| start.eq_ignore_ascii_case(media_type))
-        })
+        is_media_type(self.content_type, buffer, b"text/event-stream")
+    }
+
+    /// Whether the body is JSON.
+    #[must_use]
+    pub fn is_json(&self, buffer: &[u8]) -> bool {
+        is_media_type(self.content_type, buffer, b"application/json")
     }
 
     /// `Mcp-Session-Id`.
@@ -412,6 +467,14 @@ impl ResponseHead {
     pub fn session_id<'a>(&self, buffer: &'a [u8]) -> Option<&'a [u8]> {
         self.session_id.map(|span| span.of_buffer(buffer))
     }
+}
+
+/// Whether a `Content-Type` is of this media type, whatever its parameters.
+fn is_media_type(content_type: Option<Span>, buffer: &[u8], wanted: &[u8]) -> bool {
+    content_type.map(|span| span.of_buffer(buffer)).is_some_and(|value| {
+        let end = value.iter().position(|byte| matches!(byte, b';' | b' ' | b'\t')).unwrap_or(value.len());
+        value[..end].eq_ignore_ascii_case(wanted)
+    })
 }
 
 fn fault_of(error: httparse::Error) -> HttpError {

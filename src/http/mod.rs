@@ -14,12 +14,19 @@ mod error;
 mod fields;
 mod head;
 mod io;
+mod shared;
+mod trace;
 
 pub use body::{BodyDecoder, BodyLength, Chunker};
-pub use buffer::{Buffer, BufferPool};
+pub use buffer::{Buffer, BufferPool, Charge, Ledger};
 pub use deadline::{Deadline, Deadlines};
-pub use encode::{Forwarded, Framing, Persistence, SessionField, Target, request_head, response_head};
+pub use encode::{
+    AcceptField, Forwarded, Framing, Persistence, Rewrite, SessionField, Target, request_fields, request_head,
+    request_line, response_head,
+};
 pub use error::HttpError;
 pub use fields::{Field, FieldKind, Span};
 pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Version};
 pub use io::Socket;
+pub use shared::shared_fields;
+pub use trace::{Trace, TraceIds, TraceParent};

@@ -338,20 +338,27 @@ fn same_string(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The text of a request's `id`, a string or an integer exactly as it came; nothing if the body is
-/// no JSON object, or has no such id. For bodies that [`Envelope::parse`] refuses, or that nobody
-/// else needs parsed.
+/// no JSON object, has no such id, or is a response, whose id is somebody else's (P-003). For bodies
+/// that [`Envelope::parse`] refuses, or that nobody else needs parsed.
 #[must_use]
 pub fn request_id(body: &[u8]) -> Option<Vec<u8>> {
     let text = json::checked(body).ok()?;
     let identity: Identity<'_> = json::object(text).ok()?;
+    if identity.result.is_some() || identity.error.is_some() {
+        return None;
+    }
     read_id(identity.id?, text).ok().map(|id| id.of(body).to_vec())
 }
 
-/// The one member of a message that an answer needs.
+/// The one member of a message that an answer needs, and those of messages that get none.
 #[derive(Deserialize)]
 struct Identity<'a> {
     #[serde(borrow, default, deserialize_with = "json::present")]
     id: Option<Raw<'a>>,
+    #[serde(default, deserialize_with = "json::present")]
+    result: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "json::present")]
+    error: Option<IgnoredAny>,
 }
 
 /// A message's own members. Those not named are skipped.

@@ -55,13 +55,19 @@ pub enum McpError {
     HttpMethod,
 }
 
+/// JSON-RPC code of a request whose parameters do not hold.
+pub const INVALID_PARAMS: i64 = -32602;
+
+/// MCP's code of a request whose headers and body differ.
+pub const HEADER_MISMATCH: i64 = -32020;
+
 /// JSON-RPC error codes; the last two were given out by MCP.
 mod code {
     pub(super) const PARSE: i32 = -32700;
     pub(super) const INVALID_REQUEST: i32 = -32600;
     pub(super) const METHOD_NOT_FOUND: i32 = -32601;
-    pub(super) const INVALID_PARAMS: i32 = -32602;
-    pub(super) const HEADER_MISMATCH: i32 = -32020;
+    pub(super) const INVALID_PARAMS: i32 = super::INVALID_PARAMS as i32;
+    pub(super) const HEADER_MISMATCH: i32 = super::HEADER_MISMATCH as i32;
     pub(super) const UNSUPPORTED_VERSION: i32 = -32022;
 }
 

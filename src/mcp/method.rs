@@ -40,6 +40,12 @@ macro_rules! methods {
                 }
             }
 
+            /// Whether it is an HTTP method, as the MCP method is not known.
+            #[must_use]
+            pub fn is_http(self) -> bool {
+                matches!(self, $(Self::$http)|+)
+            }
+
             /// Whether the version has this method over HTTP, as a message of its own. Methods of
             /// extensions count for the versions the extension is written for.
             #[must_use]

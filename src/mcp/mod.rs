@@ -10,6 +10,8 @@ mod envelope;
 mod error;
 mod headers;
 mod json;
+mod listen;
+mod lost;
 mod method;
 mod reply;
 mod session;
@@ -17,15 +19,17 @@ mod sse;
 mod version;
 
 #[cfg(test)]
-mod random;
+pub(crate) mod random;
 
 pub use class::{Class, Evidence, Verb, classify};
 pub use envelope::{Envelope, Kind, request_id, same_id};
-pub use error::{McpError, error_body, unsupported_version_body};
+pub use error::{HEADER_MISMATCH, INVALID_PARAMS, McpError, error_body, unsupported_version_body};
 pub use headers::{Mirrored, Role, decode_sentinel, encode_sentinel};
 pub use json::Span;
+pub use listen::listen_end;
+pub use lost::{LOST_SESSION_BYTES_MAX, may_say_session_lost, says_session_lost};
 pub use method::{MethodLabel, NameField};
-pub use reply::{CacheScope, Outcome, Reply};
+pub use reply::{CacheScope, Outcome, Reply, negotiated_version};
 pub use session::{Binding, RandomSecret, Session, SessionKeys, binding_of};
 pub use sse::{Boundaries, Event, EventReader};
 pub use version::{Era, ProtocolVersion};

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::McpError;
 use super::json::{self, Raw, Span};
+use super::{McpError, ProtocolVersion};
 
 /// What a response reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,13 +76,12 @@ impl Reply {
     /// The same answer to another request: with that request's id (JSON text), and `ttl_ms` in place
     /// of what was left when it came, if it said anything (P-065). Every other byte is the backend's.
     ///
-    /// `body` is the one that was parsed. Nothing if that has no id to replace.
-    #[must_use]
-    pub fn splice(&self, body: &[u8], id: &[u8], ttl_ms: u64) -> Option<Vec<u8>> {
-        let ttl_text = ttl_ms.to_string();
-        let mut edits = [Some((self.id?, id)), self.ttl.map(|ttl| (ttl, ttl_text.as_bytes()))];
+    /// `body` is the one that was parsed. A body without an id is copied as it is.
+    pub fn splice(&self, body: &[u8], id: &[u8], ttl_ms: u64, out: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        let ttl_text = digits.format(ttl_ms).as_bytes();
+        let mut edits = [self.id.map(|span| (span, id)), self.ttl.map(|span| (span, ttl_text))];
         edits.sort_unstable_by_key(|edit| edit.map(|(span, _)| span.range().start));
-        let mut out = Vec::with_capacity(body.len() + id.len() + ttl_text.len());
         let mut from = 0;
         for (span, text) in edits.into_iter().flatten() {
             out.extend_from_slice(&body[from..span.range().start]);
@@ -90,8 +89,35 @@ impl Reply {
             from = span.range().end;
         }
         out.extend_from_slice(&body[from..]);
-        Some(out)
     }
+
+    /// How long [`Reply::splice`] makes it.
+    #[must_use]
+    pub fn spliced_len(&self, body: &[u8], id: &[u8], ttl_ms: u64) -> usize {
+        let id_len = self.id.map_or(0, |span| id.len() as isize - span.range().len() as isize);
+        let ttl_len = |span: Span| itoa::Buffer::new().format(ttl_ms).len() as isize - span.range().len() as isize;
+        body.len().saturating_add_signed(id_len + self.ttl.map_or(0, ttl_len))
+    }
+}
+
+/// The version that an answer to `initialize` settles on; nothing if it is none.
+#[must_use]
+pub fn negotiated_version(body: &[u8]) -> Option<ProtocolVersion> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow, default, deserialize_with = "json::inner")]
+        result: Option<Settled<'a>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Settled<'a> {
+        #[serde(borrow, default, rename = "protocolVersion", deserialize_with = "json::present")]
+        version: Option<Raw<'a>>,
+    }
+
+    let answer: Answer<'_> = json::object(json::checked(body).ok()?).ok()?;
+    let version = answer.result?.version?;
+    Some(ProtocolVersion::of(version.string().ok()??.as_bytes()))
 }
 
 /// Where an id is. One with escapes came as a copy and is looked up again; that it is the only one
@@ -161,8 +187,11 @@ mod tests {
     }
 
     fn spliced(body: &str, id: &str, ttl_ms: u64) -> String {
-        let reply = parse(body).expect("a reply").splice(body.as_bytes(), id.as_bytes(), ttl_ms).expect("an id");
-        String::from_utf8(reply).expect("UTF-8")
+        let reply = parse(body).expect("a reply");
+        let mut out = Vec::new();
+        reply.splice(body.as_bytes(), id.as_bytes(), ttl_ms, &mut out);
+        assert_eq!(out.len(), reply.spliced_len(body.as_bytes(), id.as_bytes(), ttl_ms));
+        String::from_utf8(out).expect("UTF-8")
     }
 
     #[test]
@@ -175,7 +204,7 @@ mod tests {
         let id_last = r#"{"result":{"ttlMs":5000},"id":"\u0061"}"#;
         assert_eq!(spliced(id_last, "1", 0), r#"{"result":{"ttlMs":0},"id":1}"#);
         assert_eq!(spliced(r#"{"result":{},"id":1}"#, "2", 9), r#"{"result":{},"id":2}"#);
-        assert!(parse(r#"{"result":{}}"#).expect("a reply").splice(br#"{"result":{}}"#, b"1", 0).is_none());
+        assert_eq!(spliced(r#"{"result":{}}"#, "1", 0), r#"{"result":{}}"#);
     }
 
     #[test]

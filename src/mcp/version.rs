@@ -9,6 +9,14 @@ pub enum Era {
     Modern,
 }
 
+impl Era {
+    /// By whether it is the modern one.
+    #[must_use]
+    pub fn of(modern: bool) -> Self {
+        if modern { Self::Modern } else { Self::Legacy }
+    }
+}
+
 /// A published protocol version, in the order of their dates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProtocolVersion {
@@ -30,6 +38,16 @@ impl ProtocolVersion {
     /// Those served over Streamable HTTP, newest first, as an error of an unsupported version lists
     /// them. 2024-11-05 is another transport.
     pub const SERVED: &'static [Self] = &[Self::V2026_07_28, Self::V2025_11_25, Self::V2025_06_18, Self::V2025_03_26];
+
+    /// Of those, the ones of one era.
+    #[must_use]
+    pub fn served(era: Option<Era>) -> &'static [Self] {
+        match era {
+            None => Self::SERVED,
+            Some(Era::Modern) => &Self::SERVED[..1],
+            Some(Era::Legacy) => &Self::SERVED[1..],
+        }
+    }
 
     /// Of a header's or a member's text.
     #[must_use]

@@ -18,16 +18,18 @@ pub enum Side {
     Downstream,
 }
 
-/// Waits until a socket is readable; the client's only while it is `watched`.
+/// Waits until a socket is readable; the client's only if it is given, which is while it is watched.
 ///
 /// # Errors
 /// Of the driver.
-pub async fn next_readable(upstream: &mut Socket, client: &mut Socket, watched: bool) -> io::Result<Side> {
+pub async fn next_readable(upstream: &mut Socket, mut client: Option<&mut Socket>) -> io::Result<Side> {
     poll_fn(|cx| {
         if let Poll::Ready(result) = upstream.poll_readable(cx) {
             return Poll::Ready(result.map(|()| Side::Upstream));
         }
-        if watched && let Poll::Ready(result) = client.poll_readable(cx) {
+        if let Some(client) = &mut client
+            && let Poll::Ready(result) = client.poll_readable(cx)
+        {
             return Poll::Ready(result.map(|()| Side::Downstream));
         }
         Poll::Pending
@@ -37,11 +39,21 @@ pub async fn next_readable(upstream: &mut Socket, client: &mut Socket, watched: 
 
 /// Turns the raw bytes of a body in `buffer` into what goes out: payload with the framing `out`.
 ///
+/// # Errors
+/// See [`unframe`].
+pub fn reframe(buffer: &mut Buffer, decoder: &mut BodyDecoder, out: Framing) -> Result<Vec<u8>, HttpError> {
+    let extra = unframe(buffer, decoder)?;
+    frame(buffer, out, decoder.is_done());
+    Ok(extra)
+}
+
+/// Leaves nothing but payload of the raw bytes of a body in `buffer`.
+///
 /// Bytes behind the body's end are not part of it; they are returned.
 ///
 /// # Errors
 /// A fault of the framing that came in.
-pub fn reframe(buffer: &mut Buffer, decoder: &mut BodyDecoder, out: Framing) -> Result<Vec<u8>, HttpError> {
+pub fn unframe(buffer: &mut Buffer, decoder: &mut BodyDecoder) -> Result<Vec<u8>, HttpError> {
     let total = buffer.len();
     let mut at = 0;
     let mut payload = 0..0;
@@ -61,13 +73,14 @@ pub fn reframe(buffer: &mut Buffer, decoder: &mut BodyDecoder, out: Framing) -> 
     let extra = buffer.filled()[at..].to_vec();
     buffer.truncate(payload.end);
     buffer.consume(payload.start);
-    if out == Framing::Chunked {
-        add_chunk_framing(buffer, decoder.is_done());
-    }
     Ok(extra)
 }
 
-fn add_chunk_framing(buffer: &mut Buffer, last: bool) {
+/// Puts framing around the payload in `buffer`; `last`: the body ends with it.
+pub fn frame(buffer: &mut Buffer, out: Framing, last: bool) {
+    if out != Framing::Chunked {
+        return;
+    }
     if buffer.is_empty() {
         if last {
             buffer.append(Chunker::LAST);

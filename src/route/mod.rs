@@ -7,15 +7,17 @@
 
 mod pattern;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 
 use self::pattern::{Pattern, Tail};
-use crate::config::model::{Config, Route as RouteConfig, SessionBinding};
+use crate::config::model::{BodyMode, Choice, Config, Route as RouteConfig, SessionBinding};
 use crate::error::ProxyError;
 use crate::seam::{BuildError, Label, Names, Snapshot};
-use crate::upstream::ClusterTable;
+use crate::upstream::{Cluster, ClusterTable};
 
 /// Paths that no route may take: metadata documents live there (RFC 8615).
 const RESERVED_PREFIX: &[u8] = b"/.well-known/";
@@ -35,6 +37,20 @@ pub struct Route {
     pub session_binding: SessionBinding,
     /// For the `Allow` field; empty if every method is taken.
     pub allow: String,
+    body: BodyMode,
+}
+
+impl Route {
+    /// What is looked at in requests to a backend; never `auto`.
+    #[must_use]
+    pub fn body_mode(&self, cluster: &Cluster) -> BodyMode {
+        match self.body {
+            // What lies under a prefix is not known to be an MCP endpoint.
+            BodyMode::Auto if self.pattern.is_open() || !cluster.backend.shares() => BodyMode::Stream,
+            BodyMode::Auto => BodyMode::Headers,
+            mode => mode,
+        }
+    }
 }
 
 /// All routes of a snapshot.
@@ -230,6 +246,7 @@ fn compile_one(
         methods: route.methods.clone(),
         session_binding: route.session_binding,
         allow: route.methods.join(", "),
+        body: route.body,
     })
 }
 
@@ -254,9 +271,21 @@ pub fn table(snapshot: &Snapshot) -> String {
         let backend = route.cluster.map_or("{backend}", |index| &snapshot.clusters.at(index).name);
         let methods = if route.allow.is_empty() { "any method" } else { &route.allow };
         // Writing into a String does not fail.
-        let _ = writeln!(text, "{:40} -> {backend:20} {methods:20} body: stream", route.name);
+        let _ = writeln!(text, "{:40} -> {backend:20} {methods:20} body: {}", route.name, body_modes(snapshot, route));
     }
     text
+}
+
+/// What a route looks at: one mode, or if its backends differ those there are.
+fn body_modes(snapshot: &Snapshot, route: &Route) -> String {
+    let mode = |cluster: &Arc<Cluster>| route.body_mode(cluster).name();
+    match route.cluster {
+        Some(index) => mode(snapshot.clusters.at(index)).to_owned(),
+        None => {
+            let modes: BTreeSet<_> = snapshot.clusters.iter().map(mode).collect();
+            modes.into_iter().collect::<Vec<_>>().join(" or ")
+        }
+    }
 }
 
 /// Which route and backend a request meets, and why, for `ringway routes METHOD URL`.
@@ -265,7 +294,8 @@ pub fn explain(snapshot: &Snapshot, method: &str, host: &str, path: &str) -> Str
     match snapshot.routes.find(host.as_bytes(), path.as_bytes(), method.as_bytes()) {
         Ok(found) => {
             let cluster = snapshot.clusters.at(found.cluster);
-            let mut text = format!("route {} to backend {}\n", found.route.name, cluster.name);
+            let body = found.route.body_mode(cluster).name();
+            let mut text = format!("route {} to backend {}, body: {body}\n", found.route.name, cluster.name);
             for endpoint in &cluster.endpoints {
                 let base = endpoint.path.trim_end_matches('/');
                 let rest = String::from_utf8_lossy(found.rest);

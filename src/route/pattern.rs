@@ -53,6 +53,11 @@ impl Pattern {
         self.captures
     }
 
+    /// Whether it takes whatever follows a prefix.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
     pub(super) fn is_exact(&self) -> bool {
         !self.captures && !self.open
     }

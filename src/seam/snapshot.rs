@@ -8,8 +8,9 @@ use std::time::Duration;
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 
-use crate::config::model::{Config, EndpointUrl, Limits, Secret};
+use crate::config::model::{AccessLog, Config, EndpointUrl, Limits, Secret, TraceHeaders};
 use crate::mcp::SessionKeys;
+use crate::policy::Gate;
 use crate::route::RouteTable;
 use crate::upstream::ClusterTable;
 
@@ -73,6 +74,12 @@ pub struct Snapshot {
     pub limits: Limits,
     /// See [`crate::config::model::Server::trusted_hops`].
     pub trusted_hops: usize,
+    /// See [`crate::config::model::Server::traceparent`].
+    pub trace_headers: TraceHeaders,
+    /// Whether requests are logged.
+    pub access_log: bool,
+    /// Whom we let in, and who we are.
+    pub gate: Gate,
     /// Label values.
     pub names: Names,
     /// What seals session ids.
@@ -124,6 +131,9 @@ impl Snapshot {
             clusters,
             limits: config.limits.clone(),
             trusted_hops: config.server.trusted_hops,
+            trace_headers: config.server.traceparent,
+            access_log: config.log.access != AccessLog::Off,
+            gate: Gate::new(config),
             names,
             sessions: session_keys(config, previous),
             session_age_max: config.sessions.max_age,

@@ -1,11 +1,12 @@
 //! What one worker counted, as plain values.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use ahash::AHashMap;
 use hdrhistogram::Histogram;
 
-use super::Label;
+use super::{Cached, Coalesced, Era, ErasSeen, Invalidation, Label, SessionEvent};
 use crate::error::Refusal;
 use crate::mcp::MethodLabel;
 use crate::upstream::EndpointId;
@@ -85,6 +86,30 @@ impl Latency {
     }
 }
 
+/// A count for each member of a closed set, by its number.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts<const N: usize>([u64; N]);
+
+impl<const N: usize> Deref for Counts<N> {
+    type Target = [u64; N];
+
+    fn deref(&self) -> &[u64; N] {
+        &self.0
+    }
+}
+
+impl<const N: usize> DerefMut for Counts<N> {
+    fn deref_mut(&mut self) -> &mut [u64; N] {
+        &mut self.0
+    }
+}
+
+impl<const N: usize> Default for Counts<N> {
+    fn default() -> Self {
+        Self([0; N])
+    }
+}
+
 /// One endpoint as one worker sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointStats {
@@ -98,6 +123,8 @@ pub struct EndpointStats {
     pub connect_failures: u64,
     /// Passed over for now after a failed connect.
     pub cooling: bool,
+    /// What its answers were seen to be of.
+    pub eras: ErasSeen,
 }
 
 /// Everything one worker counted since it started. Counters only grow; gauges are of now.
@@ -106,7 +133,23 @@ pub struct WorkerStats {
     /// Answered or abandoned requests.
     pub requests: AHashMap<Series, u64>,
     /// Refusals by reason, indexed by [`Refusal`].
-    pub refused: [u64; Refusal::COUNT],
+    pub refused: Counts<{ Refusal::COUNT }>,
+    /// The same requests as in `requests`, indexed by [`Era`].
+    pub by_era: [u64; Era::COUNT],
+    /// Requests that may share an answer, indexed by [`Coalesced`].
+    pub coalesced: [u64; Coalesced::COUNT],
+    /// Requests that may be answered from the cache, indexed by [`Cached`].
+    pub cached: [u64; Cached::COUNT],
+    /// Cache entries thrown away before their time, indexed by [`Invalidation`].
+    pub invalidated: [u64; Invalidation::COUNT],
+    /// Bytes in the cache (gauge).
+    pub cache_bytes: u64,
+    /// Buffers, queued and cached bytes (gauge).
+    pub memory_bytes: u64,
+    /// Entries in the cache (gauge).
+    pub cache_entries: usize,
+    /// Legacy sessions, indexed by [`SessionEvent`].
+    pub sessions: [u64; SessionEvent::COUNT],
     /// Client connections accepted.
     pub accepted: u64,
     /// Client connections open (gauge).
@@ -143,6 +186,38 @@ pub struct WorkerStats {
     pub cpu: Duration,
     /// Age of the worker.
     pub age: Duration,
+}
+
+impl WorkerStats {
+    /// Counts so many of a kind.
+    pub fn add(&mut self, what: impl Counted, count: u64) {
+        *what.place(self) += count;
+    }
+}
+
+/// A value of a closed set that is counted for each value by itself.
+pub trait Counted {
+    /// Where.
+    fn place(self, stats: &mut WorkerStats) -> &mut u64;
+}
+
+macro_rules! counted {
+    ($($kind:ident in $field:ident,)+) => {
+        $(impl Counted for $kind {
+            fn place(self, stats: &mut WorkerStats) -> &mut u64 {
+                &mut stats.$field[self as usize]
+            }
+        })+
+    };
+}
+
+counted! {
+    Refusal in refused,
+    Era in by_era,
+    Coalesced in coalesced,
+    Cached in cached,
+    Invalidation in invalidated,
+    SessionEvent in sessions,
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The worker threads: started, pinned, given their sockets, started again when they end.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use ahash::RandomState;
 use crossbeam_channel::bounded;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::SigSet;
@@ -15,8 +17,9 @@ use super::backoff::Backoff;
 use super::driver::Driver;
 use super::{Hooks, listen};
 use crate::clock;
+use crate::coalesce::FlightId;
 use crate::control::{BoundListener, Fleet, HandedSocket, Place, Plane};
-use crate::seam::{Command, SnapshotCell, WorkerHandle, mailbox};
+use crate::seam::{AccessLines, Command, Peers, SnapshotCell, WorkerHandle, mailbox};
 use crate::worker;
 
 /// The worker threads.
@@ -26,9 +29,15 @@ pub(super) struct Workers {
     cores: Vec<usize>,
     driver: Driver,
     cell: Arc<SnapshotCell>,
+    access: AccessLines,
     hooks: Hooks,
     listeners: Vec<BoundListener>,
     seats: Vec<Seat>,
+    /// How workers reach each other.
+    peers: Arc<Peers>,
+    hasher: RandomState,
+    /// Workers started so far, those that ended included.
+    started: Cell<u64>,
 }
 
 struct Seat {
@@ -37,12 +46,42 @@ struct Seat {
     backoff: Backoff,
 }
 
+impl Seat {
+    /// Has the worker look at what is in force, and at who else there is.
+    fn refresh(&self) {
+        // A new worker's mailbox is empty; one that has ended is started again.
+        let _ = self.handle.send(Command::Refresh);
+    }
+}
+
+/// Bits of a flight's number that count those of one worker: more than it sees in its life. The others
+/// tell workers apart, those that took another's place too.
+const FLIGHTS_BITS: u32 = 40;
+
 impl Workers {
-    pub(super) fn new(count: usize, driver: Driver, cell: Arc<SnapshotCell>, hooks: Hooks) -> io::Result<Self> {
+    pub(super) fn new(
+        count: usize,
+        driver: Driver,
+        cell: Arc<SnapshotCell>,
+        access: AccessLines,
+        hooks: Hooks,
+    ) -> io::Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0))?;
         let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
         let count = if count == 0 { cores.len().max(1) } else { count };
-        Ok(Self { count, cores, driver, cell, hooks, listeners: Vec::new(), seats: Vec::new() })
+        Ok(Self {
+            count,
+            cores,
+            driver,
+            cell,
+            access,
+            hooks,
+            listeners: Vec::new(),
+            seats: Vec::new(),
+            peers: Arc::default(),
+            hasher: RandomState::new(),
+            started: Cell::new(0),
+        })
     }
 
     /// Starts all workers and waits until the loop of each runs: what follows is believed.
@@ -62,6 +101,8 @@ impl Workers {
                 }
             }
         }
+        self.peers.publish(self.workers());
+        self.seats.iter().for_each(Seat::refresh);
         Ok(())
     }
 
@@ -79,13 +120,19 @@ impl Workers {
     /// Starts one worker, pinned to a core of its own while there are cores.
     fn start(&self, index: usize) -> io::Result<(WorkerHandle, JoinHandle<io::Result<()>>)> {
         let (handle, mailbox) = mailbox()?;
+        let first_flight = self.next_flight();
+        self.started.set(self.started.get() + 1);
         let start = worker::Start {
             index,
             cell: Arc::clone(&self.cell),
             mailbox,
             // Duplicates: should it die, what waits in their queues is there for its successor.
             listeners: sockets_of(&self.listeners, index)?,
+            access: self.access.clone(),
             hooks: self.hooks,
+            peers: Arc::clone(&self.peers),
+            first_flight,
+            hasher: self.hasher.clone(),
         };
         let driver = self.driver;
         let core = self.cores.get(index % self.cores.len().max(1)).copied();
@@ -102,6 +149,11 @@ impl Workers {
                 .inspect_err(|error| tracing::error!(worker = index, %error, "worker failed"))
         })?;
         Ok((handle, thread))
+    }
+
+    /// The number of the first flight of the worker that is started next.
+    fn next_flight(&self) -> FlightId {
+        FlightId(self.started.get() << FLIGHTS_BITS)
     }
 }
 
@@ -182,10 +234,17 @@ impl Fleet for Workers {
                 continue;
             }
             seat.backoff.has_started(now);
+            let successor = self.next_flight();
             match self.start(index) {
                 Ok((handle, thread)) => {
                     let seat = &mut self.seats[index];
                     (seat.handle, seat.thread) = (handle, thread);
+                    self.peers.publish(self.workers());
+                    self.seats[index].refresh();
+                    // Requests of other workers may wait for what this one would have said.
+                    for seat in &self.seats {
+                        let _ = seat.handle.send(Command::PeerEnded { worker: index, successor });
+                    }
                     restarted.push(index);
                 }
                 Err(error) => tracing::error!(worker = index, %error, "cannot start a worker again"),

@@ -39,9 +39,66 @@ pub(super) fn choose(
     }
 }
 
+/// What requests have in common that should meet one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity(u64);
+
+impl Affinity {
+    /// Of what names it; the same in every process.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        // FNV-1a.
+        Self(
+            name.iter()
+                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)),
+        )
+    }
+
+    /// The usable endpoint that scores highest: when one goes, only what met it moves (rendezvous
+    /// hashing, Thaler and Ravishankar, 1998).
+    pub(super) fn choose(
+        self,
+        count: usize,
+        candidate: impl Fn(usize) -> Candidate,
+        identity: impl Fn(usize) -> u64,
+    ) -> Option<usize> {
+        (0..count).filter(|index| candidate(*index).usable).max_by_key(|index| self.score(identity(*index)))
+    }
+
+    /// The finaliser of splitmix64 over both.
+    fn score(self, identity: u64) -> u64 {
+        let mixed = self.0 ^ identity;
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p_085_an_affinity_keeps_its_endpoint_while_that_is_usable() {
+        let identity = |index: usize| [11, 22, 33, 44][index];
+        let chosen = |name: &str, unusable: Option<usize>| {
+            let candidate = |index| Candidate { active: 0, usable: Some(index) != unusable };
+            Affinity::of(name.as_bytes()).choose(4, candidate, identity).expect("one is usable")
+        };
+        let names: Vec<String> = (0..400).map(|number| format!("task-{number}")).collect();
+        let mut counts = [0; 4];
+        for name in &names {
+            let home = chosen(name, None);
+            counts[home] += 1;
+            for unusable in 0..4 {
+                // What another endpoint's loss does not concern stays.
+                assert_eq!(chosen(name, Some(unusable)) == home, unusable != home, "{name}");
+            }
+        }
+        assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
+        let none = Affinity::of(b"x").choose(2, |_| Candidate { active: 0, usable: false }, identity);
+        assert_eq!(none, None);
+    }
 
     fn candidates(list: &[(usize, bool)]) -> impl Fn(usize) -> Candidate + '_ {
         |index| Candidate { active: list[index].0, usable: list[index].1 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ahash::AHashMap;
 use sha2::{Digest, Sha256};
 
+use crate::coalesce::Epochs;
 use crate::config::model::{Backend, Config, EndpointUrl};
 use crate::seam::{Label, Names};
 
@@ -41,6 +42,9 @@ pub struct Cluster {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// The configuration as used.
     pub backend: Backend,
+    /// What makes its kept answers void. Its own for as long as the backend stays as it is (P-070,
+    /// P-119).
+    pub epochs: Arc<Epochs>,
 }
 
 impl Cluster {
@@ -73,16 +77,18 @@ impl ClusterTable {
         let mut table = Self::default();
         for (name, backend) in &config.backends {
             let old = previous.and_then(|table| table.find(name));
-            let endpoints = backend
+            let endpoints: Vec<_> = backend
                 .endpoints
                 .iter()
                 .flat_map(|url| addresses.get(url).into_iter().flatten().map(move |address| (url, *address)))
-                .map(|(url, address)| keep_or_make(old, name, url, address))
+                .map(|(url, address)| keep_or_make(old, name, backend.session_generation, url, address))
                 .collect();
             let name: Arc<str> = Arc::from(name.as_str());
             table.by_name.insert(Arc::clone(&name), table.clusters.len());
+            let unchanged = old.filter(|old| old.backend == *backend && old.endpoints == endpoints);
             table.clusters.push(Arc::new(Cluster {
                 label: names.intern(&name),
+                epochs: unchanged.map(|old| Arc::clone(&old.epochs)).unwrap_or_default(),
                 name,
                 endpoints,
                 backend: backend.clone(),
@@ -127,8 +133,15 @@ impl ClusterTable {
     }
 }
 
-fn keep_or_make(old: Option<&Arc<Cluster>>, name: &str, url: &EndpointUrl, address: SocketAddr) -> Arc<Endpoint> {
-    let kept = old.and_then(|cluster| {
+fn keep_or_make(
+    old: Option<&Arc<Cluster>>,
+    name: &str,
+    generation: u64,
+    url: &EndpointUrl,
+    address: SocketAddr,
+) -> Arc<Endpoint> {
+    let same_generation = old.filter(|cluster| cluster.backend.session_generation == generation);
+    let kept = same_generation.and_then(|cluster| {
         cluster.endpoints.iter().find(|endpoint| {
             endpoint.address == address && endpoint.authority == url.authority && endpoint.path == url.path
         })
@@ -139,14 +152,14 @@ fn keep_or_make(old: Option<&Arc<Cluster>>, name: &str, url: &EndpointUrl, addre
             address,
             authority: url.authority.clone(),
             path: url.path.clone(),
-            identity: identity_of(name, url, address),
+            identity: identity_of(name, generation, url, address),
         })
     })
 }
 
 /// Of names and URLs without line feeds, so that no two sets of parts make the same text.
-fn identity_of(name: &str, url: &EndpointUrl, address: SocketAddr) -> u64 {
-    let text = format!("{name}\n{}\n{}\n{address}", url.authority, url.path);
+fn identity_of(name: &str, generation: u64, url: &EndpointUrl, address: SocketAddr) -> u64 {
+    let text = format!("{name}\n{generation}\n{}\n{}\n{address}", url.authority, url.path);
     let digest = Sha256::digest(text);
     u64::from_be_bytes(*digest.first_chunk().expect("32 bytes"))
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod connect;
 mod pool;
 
+pub use balance::Affinity;
 pub use cluster::{Cluster, ClusterTable, Endpoint, EndpointId};
 pub use pool::{Freshness, Lease, Upstreams};
 

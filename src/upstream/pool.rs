@@ -1,19 +1,20 @@
 //! One worker's connections to backends: idle ones to use again, new ones, and their counts.
 
 use std::cell::{Cell, RefCell};
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 
-use super::balance::{Candidate, choose};
+use super::balance::{Affinity, Candidate, choose};
 use super::connect::connect;
 use super::{Cluster, Endpoint, EndpointId, UpstreamError};
 use crate::clock::Tick;
 use crate::config::model::Backend;
 use crate::http::{Deadlines, Socket};
 use crate::limits;
-use crate::seam::EndpointStats;
+use crate::seam::{EndpointStats, ErasSeen};
 
 /// All connections of one worker to backends.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ struct State {
     requests: Cell<u64>,
     connect_failures: Cell<u64>,
     cooling_until: Cell<Tick>,
+    eras: Cell<ErasSeen>,
 }
 
 struct Connection {
@@ -128,11 +130,16 @@ impl Upstreams {
     ///
     /// # Errors
     /// The last attempt's, or [`UpstreamError::NoEndpoint`] if there was nothing to try.
-    pub async fn lease(&self, cluster: &Cluster, freshness: Freshness) -> Result<Lease, UpstreamError> {
+    pub async fn lease(
+        &self,
+        cluster: &Cluster,
+        affinity: Option<Affinity>,
+        freshness: Freshness,
+    ) -> Result<Lease, UpstreamError> {
         let mut tried: Vec<EndpointId> = Vec::new();
         let mut error = UpstreamError::NoEndpoint;
         while tried.len() < limits::CONNECT_ATTEMPTS_MAX {
-            let Some((endpoint, state)) = self.choose(cluster, &tried) else {
+            let Some((endpoint, state)) = self.choose(cluster, affinity, &tried) else {
                 break;
             };
             match self.lease_at(&endpoint, &state, &cluster.backend, freshness).await {
@@ -187,7 +194,12 @@ impl Upstreams {
 
     /// An endpoint not tried yet. One alone is never passed over for having failed: its refusal is
     /// the answer (nginx does the same with a single server).
-    fn choose(&self, cluster: &Cluster, tried: &[EndpointId]) -> Option<(Arc<Endpoint>, Rc<State>)> {
+    fn choose(
+        &self,
+        cluster: &Cluster,
+        affinity: Option<Affinity>,
+        tried: &[EndpointId],
+    ) -> Option<(Arc<Endpoint>, Rc<State>)> {
         let endpoints = &cluster.endpoints;
         let now = self.deadlines.now();
         let alone = endpoints.len() == 1;
@@ -199,7 +211,10 @@ impl Upstreams {
             let cooling = !alone && state.cooling_until.get() > now;
             Candidate { active: state.active.get(), usable: !cooling && !tried.contains(&endpoint.id) }
         };
-        let index = choose(cluster.backend.balance, endpoints.len(), candidate, turn, self.draw())?;
+        let index = match affinity {
+            Some(affinity) => affinity.choose(endpoints.len(), candidate, |index| endpoints[index].identity)?,
+            None => choose(cluster.backend.balance, endpoints.len(), candidate, turn, self.draw())?,
+        };
         let endpoint = Arc::clone(&endpoints[index]);
         let state = self.state(endpoint.id);
         Some((endpoint, state))
@@ -210,7 +225,7 @@ impl Upstreams {
     }
 
     /// xorshift64 (Marsaglia, 2003): spread, not secrecy, is what the balancer needs.
-    fn draw(&self) -> u64 {
+    pub fn draw(&self) -> u64 {
         let mut x = self.random.get();
         x ^= x << 13;
         x ^= x >> 7;
@@ -257,6 +272,7 @@ impl Upstreams {
             requests: state.requests.get(),
             connect_failures: state.connect_failures.get(),
             cooling: state.cooling_until.get() > now,
+            eras: state.eras.get(),
         };
         self.endpoints.borrow().iter().map(|(id, state)| (*id, stats(state))).collect()
     }
@@ -285,6 +301,11 @@ impl Lease {
         self.poisoned = true;
     }
 
+    /// Notes which era the endpoint's answer was of.
+    pub fn saw(&self, era: impl Into<ErasSeen>) {
+        self.state.eras.set(self.state.eras.get().and(era.into()));
+    }
+
     /// Keeps the connection for another exchange. Only after an answer that ended cleanly, with
     /// nothing left over, on a connection that both sides keep open.
     pub fn release(mut self, backend: &Backend) {
@@ -306,6 +327,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            // At once, so that the backend sees the end of the exchange now and not when the
+            // descriptor is closed, a turn later.
+            connection.socket.shutdown(Shutdown::Both);
+        }
         self.state.active.set(self.state.active.get() - 1);
     }
 }

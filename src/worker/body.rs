@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::connection::Client;
 use crate::config::model::Limits;
 use crate::error::ProxyError;
-use crate::http::{BodyDecoder, BodyLength, Framing, Method, RequestHead};
+use crate::http::{BodyDecoder, BodyLength, Buffer, Framing, Method, RequestHead};
 
 /// A request's body as far as it has come.
 pub(super) struct RequestBody {
@@ -33,29 +33,37 @@ impl RequestBody {
         {
             return Err(ProxyError::BodyTooLarge);
         }
-        let mut decoder = BodyDecoder::new(head.body);
-        let mut raw_end = head_length;
-        let mut prefix = head_length..head_length;
-        while raw_end < client.buffer.len() && !decoder.is_done() {
-            let (used, run) = decoder.decode(&client.buffer.filled()[raw_end..])?;
-            let run = raw_end + run.start..raw_end + run.end;
-            raw_end += used;
+        let prefix = head_length..head_length;
+        let decoder = BodyDecoder::new(head.body);
+        let mut body = Self { decoder, prefix, raw_end: head_length, framing: Framing::None, sent: false };
+        body.advance(&mut client.buffer, head, limits)?;
+        Ok(body)
+    }
+
+    /// Decodes what has come since, in the buffer it came in.
+    pub(super) fn advance(
+        &mut self,
+        buffer: &mut Buffer,
+        head: &RequestHead,
+        limits: &Limits,
+    ) -> Result<(), ProxyError> {
+        while self.raw_end < buffer.len() && !self.is_whole() {
+            let (used, run) = self.decoder.decode(&buffer.filled()[self.raw_end..])?;
+            let run = self.raw_end + run.start..self.raw_end + run.end;
+            self.raw_end += used;
             let length = run.len();
-            client.buffer.move_down(run, prefix.end);
-            prefix.end += length;
+            buffer.move_down(run, self.prefix.end);
+            self.prefix.end += length;
         }
-        let whole = decoder.is_done();
-        let framing = match head.body {
+        self.framing = match head.body {
             // A body that is whole is sent with its length, whatever framing it came in.
-            _ if whole && !prefix.is_empty() => Framing::Length(prefix.len() as u64),
+            _ if self.is_whole() && !self.prefix.is_empty() => Framing::Length(self.prefix.len() as u64),
             BodyLength::Fixed(length) => Framing::Length(length),
-            BodyLength::Chunked if !whole => Framing::Chunked,
+            BodyLength::Chunked if !self.is_whole() => Framing::Chunked,
             _ if matches!(head.method, Method::Post | Method::Put | Method::Patch) => Framing::Length(0),
             _ => Framing::None,
         };
-        let body = Self { decoder, prefix, raw_end, framing, sent: false };
-        body.check_size(limits)?;
-        Ok(body)
+        self.check_size(limits)
     }
 
     pub(super) fn check_size(&self, limits: &Limits) -> Result<(), ProxyError> {
@@ -66,9 +74,10 @@ impl RequestBody {
         self.decoder.is_done()
     }
 
-    /// Whether sending the request a second time cannot make it run twice.
-    pub(super) fn may_repeat(&self, method: Method) -> bool {
+    /// Whether sending the request a second time cannot make it run twice. `is_read`: its message is
+    /// known to be one that only reads.
+    pub(super) fn may_repeat(&self, method: Method, is_read: bool) -> bool {
         // A body that was streamed is not there any more.
-        !self.sent || (method.is_idempotent() && self.is_whole() && self.raw_end > 0)
+        !self.sent || ((method.is_idempotent() || is_read) && self.is_whole() && self.raw_end > 0)
     }
 }

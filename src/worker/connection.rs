@@ -32,6 +32,8 @@ pub(super) struct Client {
     pub(super) buffer: Buffer,
     /// The peer's address as text, for `X-Forwarded-For`.
     pub(super) peer: String,
+    /// It came through a listener that only this machine can reach.
+    pub(super) on_loopback: bool,
     /// The session the last request belonged to. Clients keep to one for each connection, so that
     /// most tokens need not be opened: they are compared.
     pub(super) session: Option<OpenedSession>,
@@ -57,9 +59,9 @@ enum Next {
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end.
-pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, _admission: Admission) {
+pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, on_loopback: bool, _admission: Admission) {
     let peer = peer.ip().to_canonical().to_string();
-    let mut client = Client { socket, buffer: Buffer::default(), peer, session: None };
+    let mut client = Client { socket, buffer: Buffer::default(), peer, on_loopback, session: None };
     loop {
         if client.buffer.is_empty() && !wait_idle(&core, &mut client).await {
             return;
@@ -75,7 +77,7 @@ pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, _adm
 }
 
 /// Serves one request, or refuses what came in its place.
-async fn serve_one(core: &Core, client: &mut Client) -> Outcome {
+async fn serve_one(core: &Rc<Core>, client: &mut Client) -> Outcome {
     let mut heads = core.heads();
     let outcome = match read_head(core, client, &mut heads).await {
         Next::Head(length) => exchange(core, client, &mut heads, length).await,
@@ -174,6 +176,15 @@ impl Client {
     pub(super) fn keep_for_later(&mut self, core: &Core, bytes: &[u8]) {
         self.buffer.grow(&core.buffers, self.buffer.len() + bytes.len());
         self.buffer.append(bytes);
+    }
+
+    /// Writes what the client takes at once, and gives the rest.
+    pub(super) fn write_at_once<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], ProxyError> {
+        match self.socket.try_write(bytes) {
+            Ok(taken) => Ok(&bytes[taken..]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(bytes),
+            Err(_) => Err(ProxyError::ClientGone),
+        }
     }
 
     /// Writes to the client within `write_timeout_ms` for each stretch in which it takes nothing.

@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use arc_swap::Cache;
 
+use super::access::AccessLog;
+use super::alarm::Alarms;
+use super::share::Sharing;
 use crate::clock::{self, Tick};
-use crate::config::model::Limits;
+use crate::config::model::{Limits, TraceHeaders};
 use crate::error::{ProxyError, Refusal};
-use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead};
-use crate::seam::{Snapshot, SnapshotCell, WorkerStats};
+use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead, Trace, TraceIds};
+use crate::seam::{Counted, Snapshot, SnapshotCell, WorkerStats};
 use crate::server::Hooks;
 use crate::upstream::Upstreams;
 
@@ -29,17 +32,21 @@ pub(super) struct Heads {
 /// Shared by the tasks of one worker.
 pub(super) struct Core {
     pub(super) deadlines: Rc<Deadlines>,
+    pub(super) alarms: Rc<Alarms>,
     pub(super) buffers: BufferPool,
     /// Where heads are written before they are sent or put before a body. Never held over `.await`.
     pub(super) scratch: RefCell<Vec<u8>>,
     pub(super) upstreams: Upstreams,
+    pub(super) sharing: Rc<Sharing>,
     pub(super) stats: RefCell<WorkerStats>,
     pub(super) draining: Cell<bool>,
     pub(super) connections: Cell<usize>,
+    pub(super) access: AccessLog,
     pub(super) hooks: Hooks,
     /// While draining: from this tick on, connections between two requests end.
     idle_until: Cell<Tick>,
     exchanges: Rc<Cell<usize>>,
+    errands: Rc<Cell<usize>>,
     streams: Rc<Cell<usize>>,
     per_ip: RefCell<AHashMap<IpAddr, usize>>,
     #[expect(clippy::vec_box, reason = "lent out by pointer: moving them would cost more than the box")]
@@ -49,6 +56,7 @@ pub(super) struct Core {
     started: Instant,
     /// Random bytes of this worker, and how many nonces were made of them.
     nonces: ([u8; 16], Cell<u64>),
+    trace_ids: RefCell<TraceIds>,
 }
 
 /// The snapshot in use. A worker holds one share of it, and its requests count theirs among
@@ -83,28 +91,35 @@ impl Drop for Held {
 }
 
 impl Core {
-    pub(super) fn new(cell: Arc<SnapshotCell>, seed: u64, hooks: Hooks) -> Self {
+    pub(super) fn new(cell: Arc<SnapshotCell>, sharing: Sharing, seed: u64, access: AccessLog, hooks: Hooks) -> Self {
         let mut published = Cache::new(cell);
         let current = Rc::new(InForce(Arc::clone(published.load())));
+        sharing.resize(current.limits.cache_bytes_max);
         let deadlines = Rc::new(Deadlines::default());
         Self {
             upstreams: Upstreams::new(Rc::clone(&deadlines), seed),
             deadlines,
+            alarms: Rc::default(),
             buffers: BufferPool::default(),
             scratch: RefCell::default(),
             stats: RefCell::default(),
             draining: Cell::new(false),
             connections: Cell::new(0),
+            access,
             hooks,
+            sharing: Rc::new(sharing),
             idle_until: Cell::default(),
             exchanges: Rc::default(),
+            errands: Rc::default(),
             streams: Rc::default(),
             per_ip: RefCell::default(),
             heads: RefCell::default(),
             published: RefCell::new(published),
             current: RefCell::new(current),
             started: clock::now(),
-            nonces: (nonce_prefix(), Cell::new(0)),
+            // 128 bits tell this worker's nonces from those of every other worker and replica.
+            nonces: (random_bytes(), Cell::new(0)),
+            trace_ids: RefCell::new(TraceIds::new(random_bytes())),
         }
     }
 
@@ -114,6 +129,7 @@ impl Core {
         let newest = published.load();
         let mut current = self.current.borrow_mut();
         if !Arc::ptr_eq(newest, &current.0) {
+            self.sharing.resize(newest.limits.cache_bytes_max);
             *current = Rc::new(InForce(Arc::clone(newest)));
         }
         Rc::clone(&current)
@@ -129,12 +145,22 @@ impl Core {
         nonce
     }
 
-    /// From now on every answer is its connection's last. A connection between two requests has
-    /// `idle_wait` to bring one.
+    /// What becomes of a request's trace headers.
+    pub(super) fn trace(&self, headers: TraceHeaders, head: &RequestHead, bytes: &[u8]) -> Trace {
+        match headers {
+            TraceHeaders::Pass => Trace::Pass,
+            TraceHeaders::Create => Trace::create(head, bytes, &mut self.trace_ids.borrow_mut()),
+        }
+    }
+
+    /// From now on every answer is its connection's last, and this worker asks no other. A connection
+    /// between two requests has `idle_wait` to bring one.
     pub(super) fn begin_drain(&self, idle_wait: Duration) {
         let now = self.deadlines.now();
         self.idle_until.set(if idle_wait.is_zero() { now } else { now.after(idle_wait) });
         self.draining.set(true);
+        self.sharing.stand_alone();
+        self.alarms.ring_all();
     }
 
     /// Whether connections between two requests end.
@@ -165,7 +191,46 @@ impl Core {
         if self.exchanges.get() >= limits.exchanges_per_worker_max {
             return Err(ProxyError::Overloaded);
         }
+        self.admit_memory(limits)?;
         Ok(Held::new(&self.exchanges))
+    }
+
+    /// Counts work that belongs to no connection while it lasts.
+    pub(super) fn count_errand(&self) -> Held {
+        Held::new(&self.errands)
+    }
+
+    /// Whether nothing is under way any more.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.connections.get() == 0 && self.errands.get() == 0 && self.sharing.has_sent_all()
+    }
+
+    /// A random pause of up to `max`.
+    pub(super) fn jitter(&self, max: Duration) -> Duration {
+        max.mul_f64((self.upstreams.draw() % 1024) as f64 / 1024.0)
+    }
+
+    /// Bytes held for exchanges and in the cache.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let (_, cached) = self.sharing.cached();
+        self.buffers.ledger.bytes() as u64 + cached
+    }
+
+    fn admit_memory(&self, limits: &Limits) -> Result<(), ProxyError> {
+        if self.memory_bytes() >= limits.memory_hard_bytes { Err(ProxyError::MemoryMax) } else { Ok(()) }
+    }
+
+    /// Whether connections are to end with the answer they carry: in a drain, and to save memory.
+    pub(super) fn lets_go(&self) -> bool {
+        self.draining.get() || self.memory_bytes() >= self.current.borrow().limits.memory_soft_bytes
+    }
+
+    /// Gives the cache the room there is: a quarter of its own where memory is to be saved.
+    pub(super) fn fit_cache(&self) {
+        let snapshot = self.snapshot();
+        let own = snapshot.limits.cache_bytes_max;
+        let is_scarce = self.memory_bytes() >= snapshot.limits.memory_soft_bytes;
+        self.sharing.resize(if is_scarce { own / 4 } else { own });
     }
 
     /// Counts an answer that is a stream of events while it lasts.
@@ -177,11 +242,17 @@ impl Core {
         self.stats.borrow_mut().refused[refusal as usize] += 1;
     }
 
+    /// Counts one of its kind.
+    pub(super) fn count(&self, what: impl Counted) {
+        self.stats.borrow_mut().add(what, 1);
+    }
+
     /// Room for one more connection from this address.
     pub(super) fn admit_connection(self: &Rc<Self>, ip: IpAddr, limits: &Limits) -> Result<Admission, ProxyError> {
         if self.connections.get() >= limits.connections_per_worker_max {
             return Err(ProxyError::ConnectionsMax);
         }
+        self.admit_memory(limits)?;
         let mut per_ip = self.per_ip.borrow_mut();
         let count = per_ip.entry(ip).or_default();
         if *count >= limits.connections_per_ip_max {
@@ -195,6 +266,7 @@ impl Core {
     /// A copy of everything counted, with the gauges of now.
     pub(super) fn report(&self) -> WorkerStats {
         let (open, connects, reused) = self.upstreams.counts();
+        let (cache_entries, cache_bytes) = self.sharing.cached();
         WorkerStats {
             client_connections: self.connections.get(),
             upstream_connections: open,
@@ -202,6 +274,9 @@ impl Core {
             streams: self.streams.get(),
             connects,
             reused,
+            cache_entries,
+            cache_bytes,
+            memory_bytes: self.memory_bytes(),
             endpoints: self.upstreams.endpoint_stats(),
             cpu: thread_cpu(),
             age: self.age(),
@@ -229,12 +304,12 @@ impl Drop for Admission {
     }
 }
 
-/// 128 random bits tell this worker's nonces from those of every other worker and replica.
-fn nonce_prefix() -> [u8; 16] {
-    let mut prefix = [0; 16];
-    // Without it no session could be sealed; the worker's supervision tries again.
-    getrandom::fill(&mut prefix).expect("the system's random number generator works");
-    prefix
+/// From the system, once for each use at the start: no system call for each request.
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Without them no session could be sealed; the worker's supervision tries again.
+    getrandom::fill(&mut bytes).expect("the system's random number generator works");
+    bytes
 }
 
 /// CPU time of this thread; zero where the kernel does not say.

@@ -1,90 +1,110 @@
 //! ONE request from its head to the last byte of its answer. All control flow of a request is here.
 //!
-//! The order: route, room, body framing, connection, send, answer's head, relay. Until the answer's
+//! The order: route, room, the message as far as the route wants to know it; then either a share in
+//! an answer that others wait for too, or connection, send, answer's head, relay. Until the answer's
 //! head goes out every failure is an answer of our own; after that a failure can only cut the
-//! answer off, in a way the client sees. One turn back: an exchange is repeated on a fresh
-//! connection when a reused one died before any byte of an answer and repeating is safe.
+//! answer off, in a way the client sees. Two turns back: an exchange is repeated on a fresh
+//! connection when a reused one died before any byte of an answer and repeating is safe; and who
+//! waited for an answer that was for somebody else asks again.
 
 use std::future::{Future, poll_fn};
-use std::io;
-use std::net::Shutdown;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::answer::{HeadTerms, await_answer};
 use super::body::RequestBody;
-use super::connection::{Client, OpenedSession, Outcome};
-use super::core::{Core, Heads, head_limits};
+use super::connection::{Client, Outcome};
+use super::core::{Core, Heads, InForce, head_limits};
+use super::download::{framing_for, leave};
+use super::fetch::{Errand, Fetched, fetch};
+use super::message::Asking;
+use super::panic::Guarded;
 use super::record::Record;
 use super::respond;
+use super::share::{Answer, Leading, Turn};
 use crate::clock::{self, Tick};
-use crate::config::model::{Backend, SessionBinding};
-use crate::error::{ProxyError, Refusal};
-use crate::http::{
-    self, BodyDecoder, BodyLength, Buffer, Chunker, Forwarded, Framing, HttpError, Method, Persistence, RequestHead,
-    ResponseHead, SessionField, Target, Version,
-};
+use crate::coalesce::Found;
+use crate::config::model::{Backend, BodyMode};
+use crate::error::ProxyError;
+use crate::http::{self, BodyLength, Buffer, Framing, Method, Persistence, Trace};
 use crate::limits;
-use crate::mcp::{self, Binding, Session};
-use crate::relay::{Side, next_readable, reframe};
+use crate::mcp::{self, Binding, Envelope, Era, Kind, McpError, MethodLabel, NameField, ProtocolVersion};
 use crate::route::NotFound;
-use crate::seam::Snapshot;
-use crate::upstream::{Cluster, Endpoint, Freshness, Lease, UpstreamError};
+use crate::seam::{Cached, Coalesced, Label, Landing, SessionEvent, Share};
+use crate::upstream::{Affinity, Cluster, Endpoint, Freshness, Lease, UpstreamError};
 
 /// From this version on requests stand alone. Versions are dates, and compare as text.
 const FIRST_MODERN_VERSION: &[u8] = b"2026-07-28";
 
 /// Serves the request whose head of `head_length` bytes lies at the front of the client's buffer.
-pub(super) async fn exchange(core: &Core, client: &mut Client, heads: &mut Heads, head_length: usize) -> Outcome {
+pub(super) async fn exchange(core: &Rc<Core>, client: &mut Client, heads: &mut Heads, head_length: usize) -> Outcome {
     let snapshot = core.snapshot();
-    let mut record = Record::new(&heads.request, client.buffer.filled());
+    let mut record = Record::new(core, &snapshot, &heads.request, client.buffer.filled());
     let body = match RequestBody::open(client, &heads.request, head_length, &snapshot.limits) {
         Ok(body) => body,
         Err(error) => {
             record.status = Some(error.status());
-            record.count(core);
+            record.refuse(core, error.refusal());
+            record.close(core, &snapshot, &client.peer);
             let with_body = heads.request.method != Method::Head;
-            return respond::refuse_connection(core, client, error, with_body).await;
+            return respond::end_connection(core, client, error, with_body).await;
         }
     };
-    let mut exchange = Exchange { core, snapshot: &snapshot, client, heads, body };
+    let supported = ProtocolVersion::SERVED;
+    let (trace, is_note, farewell) = (record.trace, false, None);
+    let mut exchange = Exchange { core, snapshot: &snapshot, client, heads, body, trace, supported, is_note, farewell };
     let outcome = match exchange.forward(&mut record).await {
         Ok(outcome) => outcome,
         Err(error) => exchange.refuse(error, &mut record).await,
     };
-    let raw_end = exchange.body.raw_end;
+    let (raw_end, request_bytes) = (exchange.body.raw_end, exchange.body.decoder.payload_bytes());
     if outcome == Outcome::Keep {
         client.buffer.consume(raw_end);
     }
     heads.request.reset();
     heads.answer.reset();
-    record.count(core);
+    record.request_bytes = request_bytes;
+    record.close(core, &snapshot, &client.peer);
     outcome
 }
 
 /// One request and its answer.
-struct Exchange<'a> {
-    core: &'a Core,
-    snapshot: &'a Snapshot,
-    client: &'a mut Client,
-    heads: &'a mut Heads,
-    body: RequestBody,
+pub(super) struct Exchange<'a> {
+    pub(super) core: &'a Rc<Core>,
+    pub(super) snapshot: &'a Rc<InForce>,
+    pub(super) client: &'a mut Client,
+    pub(super) heads: &'a mut Heads,
+    pub(super) body: RequestBody,
+    pub(super) trace: Trace,
+    /// What a client is told whose version is not served.
+    supported: &'static [ProtocolVersion],
+    /// The message is one that nobody answers.
+    is_note: bool,
+    /// What ends the answer in good order if it is a stream that would never end by itself.
+    pub(super) farewell: Option<Vec<u8>>,
 }
 
 /// Where a request goes, decided once.
-struct Way<'a> {
-    cluster: &'a Cluster,
+pub(super) struct Way<'a> {
+    pub(super) cluster: &'a Arc<Cluster>,
+    pub(super) route: Label,
+    /// What is looked at.
+    pub(super) mode: BodyMode,
     /// Whether the request is of a version without sessions.
-    modern: bool,
+    pub(super) modern: bool,
     /// What a session that begins with the answer is bound to.
-    binding: Binding,
+    pub(super) binding: Binding,
     /// How many bytes at the end of the path a prefix route leaves over.
-    rest_length: usize,
+    pub(super) rest_length: usize,
     /// Of a legacy session: the endpoint where it lives. Its ids are in the client's `session`.
-    residence: Option<&'a Arc<Endpoint>>,
+    pub(super) residence: Option<&'a Arc<Endpoint>>,
+    /// Requests of one affinity go to one endpoint while it can be reached.
+    pub(super) affinity: Option<Affinity>,
     /// The deadline of the whole exchange.
-    due: Tick,
+    pub(super) due: Tick,
 }
 
 /// When the whole exchange is due, unless its answer is a stream of events.
@@ -97,39 +117,27 @@ impl<'a> Exchange<'a> {
     async fn forward(&mut self, record: &mut Record) -> Result<Outcome, ProxyError> {
         let way = self.find_way(record)?;
         let _room = self.core.admit(&self.snapshot.limits)?;
-        let mut freshness = Freshness::Any;
-        let (lease, buffer, answer_length) = loop {
-            let mut lease = self.lease(&way, freshness).await?;
-            let attempt = async {
-                self.send(&way, &mut lease).await?;
-                record.sent = Some(clock::now());
-                self.await_answer(&way, &mut lease).await
-            };
-            match attempt.await {
-                Ok((buffer, length)) => break (lease, buffer, length),
-                Err(ProxyError::Upstream(UpstreamError::Closed))
-                    if lease.reused
-                        && freshness == Freshness::Any
-                        && self.body.may_repeat(self.heads.request.method) =>
-                {
-                    self.core.stats.borrow_mut().retries += 1;
-                    freshness = Freshness::New;
-                }
-                Err(error) => {
-                    // At once, so that the backend sees the leave of a client now and not later.
-                    lease.socket().shutdown(Shutdown::Both);
-                    return Err(error);
-                }
+        let message = self.look(&way, record).await?;
+        self.learn(&way, message.as_ref(), record);
+        match &message {
+            Some(message) if let Some(asking) = self.asking(&way, message) => {
+                self.share(&way, message, &asking, record).await
             }
-        };
-        record.answered = Some(clock::now());
-        record.status = Some(self.heads.answer.status);
-        self.relay_answer(&way, lease, buffer, answer_length, record).await
+            message => {
+                // One that could be shared if it did not want something of its own.
+                if message.as_ref().is_some_and(|message| message.method.is_cacheable()) {
+                    self.core.count(Cached::Bypass);
+                    record.share = Share::Bypass;
+                }
+                self.relay(&way, message.as_ref(), record).await
+            }
+        }
     }
 
     /// Route, cluster, and for a legacy session the endpoint that holds it.
     fn find_way(&mut self, record: &mut Record) -> Result<Way<'a>, ProxyError> {
         let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
+        self.snapshot.gate.admit(head.origin(bytes), head.host(bytes), self.client.on_loopback)?;
         let path = head.path(bytes);
         self.core.hooks.on_request(path);
         let modern = self.is_modern();
@@ -139,14 +147,42 @@ impl<'a> Exchange<'a> {
             found => found?,
         };
         let cluster = self.snapshot.clusters.at(found.cluster);
-        record.route = found.route.label;
+        let route = found.route.label;
+        record.route = route;
         record.backend = cluster.label;
+        self.supported = ProtocolVersion::served(cluster.backend.protocol.is_modern().map(Era::of));
+        let mode = found.route.body_mode(cluster);
         let rest_length = found.rest.len();
         // Read now: when the answer comes, the head's bytes may have made room for the body's.
         let binding = if modern { Binding::default() } else { self.binding(found.route.session_binding) };
         let residence = if in_session { Some(self.find_residence(cluster, binding)?) } else { None };
         let due = whole_due(&cluster.backend, self.core.deadlines.now());
-        Ok(Way { cluster, modern, binding, rest_length, residence, due })
+        let affinity = self.affinity(modern, record.method);
+        Ok(Way { cluster, route, mode, modern, binding, rest_length, residence, affinity, due })
+    }
+
+    /// Requests about one task go to one endpoint (P-085). The header may be trusted for that: who lies
+    /// in it reaches another endpoint of the same backend.
+    fn affinity(&self, modern: bool, method: MethodLabel) -> Option<Affinity> {
+        let names_task = modern && method.name_field() == Some(NameField::TaskId);
+        let name = self.heads.request.mcp_name(self.client.buffer.filled()).filter(|_| names_task)?;
+        mcp::decode_sentinel(name).ok().map(|task| Affinity::of(&task))
+    }
+
+    /// What the message, or else the head, says of how its answer is to be treated.
+    fn learn(&mut self, way: &Way<'_>, message: Option<&Envelope>, record: &Record) {
+        let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
+        self.is_note = match message {
+            Some(message) => matches!(message.kind, Kind::Notification | Kind::Response),
+            None => head.mcp_method(bytes).is_some_and(|method| way.modern && method.starts_with(b"notifications/")),
+        };
+        self.farewell = match message {
+            _ if head.method == Method::Get && !way.modern => Some(Vec::new()),
+            Some(message) if record.method == MethodLabel::SubscriptionsListen => {
+                message.id(self.payload()).map(mcp::listen_end)
+            }
+            _ => None,
+        };
     }
 
     /// From 2026-07-28 on there are no sessions: an id on such a request means nothing.
@@ -155,54 +191,205 @@ impl<'a> Exchange<'a> {
         version.is_some_and(|version| version >= FIRST_MODERN_VERSION)
     }
 
-    /// Where the request's session lives, if its token is one and this request may use it.
-    fn find_residence(&mut self, cluster: &'a Cluster, binding: Binding) -> Result<&'a Arc<Endpoint>, ProxyError> {
-        let token = self.heads.request.session_id(self.client.buffer.filled()).unwrap_or_default();
-        let generation = self.snapshot.generation;
-        let known = |opened: &OpenedSession| opened.generation == generation && opened.token == token;
-        if !self.client.session.as_ref().is_some_and(known) {
-            let session = self.snapshot.sessions.open(token).ok_or(ProxyError::SessionUnknown)?;
-            self.client.session = Some(OpenedSession { generation, token: token.to_vec(), session });
+    /// Answers with what is kept, or with what is fetched once for all who ask the same now.
+    async fn share(
+        &mut self,
+        way: &Way<'a>,
+        message: &Envelope,
+        asking: &Asking,
+        record: &mut Record,
+    ) -> Result<Outcome, ProxyError> {
+        let sharing = &self.core.sharing;
+        for _ in 0..limits::SHARE_ATTEMPTS_MAX {
+            let mut stand_in = None;
+            match sharing.find(&asking.question, asking.scope, record.started) {
+                Found::Fresh(answer) => {
+                    self.core.count(Cached::Hit);
+                    record.share = Share::Hit;
+                    return self.serve(asking, &answer, record).await;
+                }
+                Found::Stale { shared, while_revalidate: true, .. } => {
+                    self.refresh(way, asking, &shared, record);
+                    self.core.count(Cached::Stale);
+                    record.share = Share::Stale;
+                    return self.serve(asking, &shared, record).await;
+                }
+                Found::Stale { shared, if_error, .. } => stand_in = if_error.then_some(shared),
+                Found::Nothing => {}
+            }
+            if record.share == Share::None {
+                self.core.count(Cached::Miss);
+                record.share = Share::Miss;
+            }
+            if !way.cluster.backend.coalesce.enabled {
+                return self.lead(way, asking, None, stand_in, record).await;
+            }
+            let mut waiting = sharing.take_seat(&asking.question, asking.scope, asking.terms.validity.epoch());
+            match self.unless_client_leaves(pin!(poll_fn(|cx| waiting.poll(cx)))).await? {
+                Turn::Lead(leading) => {
+                    self.core.count(Coalesced::Leader);
+                    record.share = Share::Leader;
+                    return self.lead(way, asking, Some(leading), stand_in, record).await;
+                }
+                Turn::Landed(Landing::Answer(answer)) => {
+                    self.core.count(Coalesced::Follower);
+                    record.share = Share::Follower;
+                    return self.serve(asking, &answer, record).await;
+                }
+                Turn::Landed(Landing::Failed(error)) => {
+                    self.core.count(Coalesced::Follower);
+                    record.share = Share::Follower;
+                    return self.stand_in(asking, stand_in, error, record).await;
+                }
+                Turn::Landed(Landing::Leader) => break,
+                Turn::Landed(Landing::Again) => self.core.count(Coalesced::Redispatched),
+            }
         }
-        let opened = self.client.session.as_ref().ok_or(ProxyError::SessionUnknown)?;
-        let session = &opened.session;
-        let age_max = self.snapshot.session_age_max;
-        let too_old = !age_max.is_zero()
-            && u64::from(minutes_now().saturating_sub(session.issued_minutes)) * 60 > age_max.as_secs();
-        if too_old || session.binding != binding {
-            return Err(ProxyError::SessionUnknown);
-        }
-        cluster.by_identity(session.endpoint).ok_or(ProxyError::SessionUnknown)
+        self.core.count(Coalesced::Alone);
+        self.relay(way, Some(message), record).await
     }
 
-    /// The session this request belongs to.
-    fn session(&self, way: &Way<'_>) -> Option<&OpenedSession> {
-        self.client.session.as_ref().filter(|_| way.residence.is_some())
+    /// Fetches an answer for all who wait, and relays it.
+    async fn lead(
+        &mut self,
+        way: &Way<'a>,
+        asking: &Asking,
+        leading: Option<Leading>,
+        stand_in: Option<Answer>,
+        record: &mut Record,
+    ) -> Result<Outcome, ProxyError> {
+        let errand = Rc::new(self.errand(way, asking));
+        let mut fetching = Box::pin(fetch(Rc::clone(self.core), Rc::clone(&errand)));
+        let fetched = match self.unless_client_leaves(fetching.as_mut()).await {
+            Ok(fetched) => fetched,
+            Err(gone) => {
+                if let Some(leading) = leading.filter(Leading::has_audience) {
+                    carry_on(self.core, fetching, leading, errand);
+                }
+                return Err(gone);
+            }
+        };
+        let landing = errand.landing(self.core, &fetched);
+        match leading {
+            Some(leading) => leading.land(&landing),
+            None => self.core.sharing.keep(&asking.question, &landing),
+        }
+        match fetched {
+            Err(error) => self.stand_in(asking, stand_in, error, record).await,
+            Ok(Fetched { lease, buffer, mut heads, head_length, sent, answered, .. }) => {
+                std::mem::swap(&mut self.heads.answer, &mut heads.answer);
+                self.core.keep_heads(heads);
+                record.sent = Some(sent);
+                record.answered = Some(answered);
+                record.status = Some(self.heads.answer.status);
+                self.body.sent = true;
+                self.relay_answer(way, lease, buffer, head_length, record).await
+            }
+        }
     }
 
-    /// What a session of this request is bound to.
-    fn binding(&self, binding: SessionBinding) -> Binding {
-        let credential = || self.heads.request.field(self.client.buffer.filled(), b"authorization").unwrap_or_default();
-        match binding {
-            SessionBinding::None => Binding::default(),
-            SessionBinding::Credential => mcp::binding_of(credential()),
+    /// Fetches a new answer in the background for one that has outlived its time.
+    fn refresh(&self, way: &Way<'a>, asking: &Asking, stale: &Answer, record: &Record) {
+        let age = stale.age(record.started).as_millis();
+        if stale.refresh.begin(u64::try_from(age).unwrap_or(u64::MAX)) {
+            refresh_later(self.core, self.errand(way, asking), asking, Arc::clone(stale));
         }
+    }
+
+    /// Answers a failure with what is kept for it, if anything is.
+    async fn stand_in(
+        &mut self,
+        asking: &Asking,
+        stand_in: Option<Answer>,
+        error: ProxyError,
+        record: &mut Record,
+    ) -> Result<Outcome, ProxyError> {
+        match stand_in {
+            Some(answer) => {
+                self.core.count(Cached::Stale);
+                record.share = Share::Stale;
+                self.serve(asking, &answer, record).await
+            }
+            None => Err(error),
+        }
+    }
+
+    /// Answers with an answer that was made for somebody else.
+    async fn serve(&mut self, asking: &Asking, answer: &Answer, record: &mut Record) -> Result<Outcome, ProxyError> {
+        let head = &self.heads.request;
+        let keep = head.keep_alive && !self.core.lets_go();
+        let persistence = Persistence::of(keep, head.version);
+        record.status = Some(answer.status);
+        record.response_bytes = answer.body.len() as u64;
+        self.core.stats.borrow_mut().response_body_bytes += answer.body.len() as u64;
+        let unsent = {
+            let mut out = self.core.scratch.borrow_mut();
+            out.clear();
+            respond::shared(&mut out, answer, &asking.terms.id, record.started, persistence);
+            self.client.write_at_once(&out)?.to_vec()
+        };
+        let _queued = self.core.buffers.ledger.charge(unsent.len());
+        self.client.write(self.core, &unsent, self.snapshot.limits.write_timeout).await?;
+        Ok(if keep { Outcome::Keep } else { Outcome::Close })
+    }
+
+    /// Sends the request and relays its answer.
+    async fn relay(
+        &mut self,
+        way: &Way<'a>,
+        message: Option<&Envelope>,
+        record: &mut Record,
+    ) -> Result<Outcome, ProxyError> {
+        let is_read = message.is_some_and(|message| message.method.is_read());
+        let mut freshness = Freshness::Any;
+        let (lease, buffer, answer_length) = loop {
+            let mut lease = self.lease(way, freshness).await?;
+            let attempt = async {
+                self.send(way, &mut lease).await?;
+                record.sent = Some(clock::now());
+                self.await_answer(way, &mut lease).await
+            };
+            match attempt.await {
+                Ok((buffer, length)) => break (lease, buffer, length),
+                Err(ProxyError::Upstream(UpstreamError::Closed))
+                    if lease.reused
+                        && freshness == Freshness::Any
+                        && self.body.may_repeat(self.heads.request.method, is_read) =>
+                {
+                    self.core.stats.borrow_mut().retries += 1;
+                    freshness = Freshness::New;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        record.answered = Some(clock::now());
+        record.status = Some(self.heads.answer.status);
+        self.relay_answer(way, lease, buffer, answer_length, record).await
     }
 
     /// A connection to the backend, unless the client leaves first: then nothing must be sent.
     async fn lease(&mut self, way: &Way<'_>, freshness: Freshness) -> Result<Lease, ProxyError> {
         let core = self.core;
-        let mut leasing = pin!(async {
+        let leasing = async {
             match way.residence {
                 Some(endpoint) => core.upstreams.lease_pinned(endpoint, &way.cluster.backend, freshness).await,
-                None => core.upstreams.lease(way.cluster, freshness).await,
+                None => core.upstreams.lease(way.cluster, way.affinity, freshness).await,
             }
-        });
+        };
+        Ok(self.unless_client_leaves(pin!(leasing)).await??)
+    }
+
+    /// What comes of `future`, unless the client leaves first. What it sends meanwhile is kept.
+    async fn unless_client_leaves<T>(
+        &mut self,
+        mut future: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, ProxyError> {
+        let core = self.core;
         // The rest of a body that streams is not to be read yet, and a leave cannot be seen behind it.
         let mut watched = self.body.is_whole();
         poll_fn(|cx| {
-            if let Poll::Ready(leased) = leasing.as_mut().poll(cx) {
-                return Poll::Ready(leased.map_err(ProxyError::from));
+            if let Poll::Ready(done) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
             }
             while watched && self.client.socket.poll_readable(cx).is_ready() {
                 watched = match self.client.look(core) {
@@ -215,147 +402,11 @@ impl<'a> Exchange<'a> {
         .await
     }
 
-    /// Sends head and body, or as much as the backend takes before it answers.
-    async fn send(&mut self, way: &Way<'_>, lease: &mut Lease) -> Result<(), ProxyError> {
-        lease.socket().deadline.set(self.core.deadlines.now().after(self.snapshot.limits.write_timeout).min(way.due));
-        if self.heads.request.expect_continue && !self.body.is_whole() {
-            let timeout = self.snapshot.limits.write_timeout;
-            self.client.write(self.core, b"HTTP/1.1 100 Continue\r\n\r\n", timeout).await?;
-            // Said once, also if the exchange is repeated.
-            self.heads.request.expect_continue = false;
-        }
-        let unsent = {
-            let mut out = self.core.scratch.borrow_mut();
-            out.clear();
-            self.write_request(&mut out, way, lease);
-            match lease.socket().try_write(&out) {
-                Ok(taken) if taken == out.len() => Vec::new(),
-                Ok(taken) => out[taken..].to_vec(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => out.clone(),
-                Err(_) => return Err(UpstreamError::Closed.into()),
-            }
-        };
-        self.body.sent = true;
-        self.core.stats.borrow_mut().request_body_bytes += self.body.prefix.len() as u64;
-        if write_upstream(lease, &unsent).await == Sent::All && !self.body.is_whole() {
-            self.stream_body(way, lease).await?;
-        }
-        Ok(())
-    }
-
-    /// The head for the backend, and behind it the payload that is there.
-    fn write_request(&self, out: &mut Vec<u8>, way: &Way<'_>, lease: &Lease) {
-        let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
-        let endpoint = &lease.endpoint;
-        let path = head.path(bytes);
-        let rest = &path[path.len() - way.rest_length..];
-        let base = if rest.is_empty() { &endpoint.path } else { endpoint.path.trim_end_matches('/') };
-        let target = Target { authority: &endpoint.authority, path: base, rest };
-        let forwarded = Forwarded { peer: &self.client.peer, trusted_hops: self.snapshot.trusted_hops };
-        let session =
-            self.session(way).map_or(SessionField::Keep, |opened| SessionField::Replace(&opened.session.upstream_id));
-        http::request_head(out, head, bytes, &target, &forwarded, session, self.body.framing);
-        let payload = &bytes[self.body.prefix.clone()];
-        if self.body.framing == Framing::Chunked && !payload.is_empty() {
-            out.extend_from_slice(Chunker::size_line(payload.len()).as_ref());
-            out.extend_from_slice(payload);
-            out.extend_from_slice(Chunker::END);
-        } else {
-            out.extend_from_slice(payload);
-        }
-    }
-
-    /// Streams the rest of a request body as it arrives; stops early when the backend answers.
-    async fn stream_body(&mut self, way: &Way<'_>, lease: &mut Lease) -> Result<(), ProxyError> {
-        // The head and the first payload are on their way; their memory is not needed any more.
-        self.core.buffers.give(std::mem::take(&mut self.client.buffer));
-        self.body.raw_end = 0;
-        while !self.body.is_whole() {
-            let timeout = self.snapshot.limits.body_timeout;
-            self.client.socket.deadline.set_read(self.core.deadlines.now().after(timeout));
-            // Until the client has sent something the backend owes us nothing.
-            lease.socket().deadline.set(way.due);
-            let side = next_readable(lease.socket(), &mut self.client.socket, true).await;
-            if side.map_err(|_| ProxyError::ClientGone)? == Side::Upstream {
-                break;
-            }
-            let mut buffer = self.core.buffers.large();
-            match self.client.socket.try_read(buffer.space()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.core.buffers.give(buffer);
-                    continue;
-                }
-                Ok(0) | Err(_) if self.client.socket.deadline.expired() => return Err(ProxyError::BodyTimeout),
-                Ok(0) | Err(_) => return Err(ProxyError::ClientGone),
-                Ok(read) => buffer.advance(read),
-            }
-            let extra = self.take_payload(&mut buffer)?;
-            if !extra.is_empty() {
-                self.client.keep_for_later(self.core, &extra);
-            }
-            // A client that sends as fast as it may must not be cut for a backend that reads slowly.
-            self.client.socket.deadline.clear();
-            let timeout = self.snapshot.limits.write_timeout;
-            lease.socket().deadline.set(self.core.deadlines.now().after(timeout).min(way.due));
-            let sent = write_upstream(lease, buffer.filled()).await;
-            self.core.buffers.give(buffer);
-            if sent == Sent::Answered {
-                break;
-            }
-        }
-        self.client.socket.deadline.clear();
-        Ok(())
-    }
-
-    /// Decodes what was read of a request body and frames it for the backend.
-    fn take_payload(&mut self, buffer: &mut Buffer) -> Result<Vec<u8>, ProxyError> {
-        let extra = reframe(buffer, &mut self.body.decoder, self.body.framing)?;
-        self.core.stats.borrow_mut().request_body_bytes += buffer.len() as u64;
-        self.body.check_size(&self.snapshot.limits)?;
-        Ok(extra)
-    }
-
-    /// Waits for the final answer's head: the buffer it lies in, and its length.
+    /// Waits for the answer's head, while the client waits too.
     async fn await_answer(&mut self, way: &Way<'_>, lease: &mut Lease) -> Result<(Buffer, usize), ProxyError> {
-        let limits = head_limits(&self.snapshot.limits);
-        let mut buffer = Buffer::default();
-        let mut interim = 0;
-        let mut watched = true;
         let first_byte = self.core.deadlines.now().after(way.cluster.backend.first_byte_timeout);
-        lease.socket().deadline.set(first_byte.min(way.due));
-        loop {
-            let side = next_readable(lease.socket(), &mut self.client.socket, watched).await;
-            if side.map_err(|_| UpstreamError::Closed)? == Side::Downstream {
-                watched = self.client.look(self.core)?;
-                continue;
-            }
-            if buffer.is_unallocated() {
-                buffer = self.core.buffers.large();
-            } else if buffer.is_full() {
-                buffer.grow(&self.core.buffers, 2 * limits.head_bytes_max);
-            }
-            match lease.socket().try_read(buffer.space()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Ok(0) | Err(_) => {
-                    let began = interim > 0 || !buffer.is_empty();
-                    return Err(end_of(lease, way.due, began).into());
-                }
-                Ok(read) => buffer.advance(read),
-            }
-            let answer = &mut self.heads.answer;
-            while let Some(length) = answer.decode(buffer.filled(), &limits).map_err(UpstreamError::Malformed)? {
-                if answer.status >= 200 {
-                    return Ok((buffer, length));
-                }
-                interim += 1;
-                // 101 answers an Upgrade, and none was asked for.
-                if answer.status == 101 || interim > limits::INTERIM_ANSWERS_MAX {
-                    return Err(UpstreamError::Malformed(HttpError::Interim).into());
-                }
-                buffer.consume(length);
-                answer.reset();
-            }
-        }
+        let terms = HeadTerms { limits: head_limits(&self.snapshot.limits), first_byte, due: way.due };
+        await_answer(self.core, lease, &mut self.heads.answer, terms, Some(self.client)).await
     }
 
     /// Relays an answer whose head lies at the front of `buffer`. An error: nothing has gone out yet.
@@ -368,52 +419,81 @@ impl<'a> Exchange<'a> {
         record: &mut Record,
     ) -> Result<Outcome, ProxyError> {
         let core = self.core;
+        if self.is_lost_session(way, &mut lease, &mut buffer, head_length).await? {
+            core.count(SessionEvent::RefusedBackend);
+            return Err(ProxyError::SessionLost);
+        }
         let (head, answer) = (&self.heads.request, &self.heads.answer);
         let length = answer.body_for(head.method);
+        if self.is_note && (200..300).contains(&answer.status) && (answer.status, length) != (202, BodyLength::None) {
+            return self.accept_note(record).await;
+        }
         let framing = framing_for(head, answer, length);
-        let keep = head.keep_alive && self.body.is_whole() && framing != Framing::UntilClose && !core.draining.get();
+        let keep = head.keep_alive && self.body.is_whole() && framing != Framing::UntilClose && !core.lets_go();
         let persistence = Persistence::of(keep, head.version);
         let is_stream = answer.is_event_stream(buffer.filled());
         let _stream = is_stream.then(|| core.count_stream());
-        let wait = AnswerWait {
-            idle: way.cluster.backend.stream_idle_timeout,
-            whole: if is_stream { Tick::NEVER } else { way.due },
-            write: self.snapshot.limits.write_timeout,
-        };
-        let token = self.session_for_client(way, &lease, answer.session_id(buffer.filled()));
-        let mut decoder = BodyDecoder::new(length);
+        let upstream_id = answer.session_id(buffer.filled());
+        // Only a legacy server gives session ids; a modern request that it took shows a modern one.
+        if upstream_id.is_some() {
+            lease.saw(Era::Legacy);
+        } else if way.modern && answer.status == 200 {
+            lease.saw(Era::Modern);
+        }
+        if way.residence.is_some() && head.method == Method::Delete && matches!(answer.status, 200..=299) {
+            core.count(SessionEvent::Ended);
+        }
+        let token = self.session_for_client(way, &lease, upstream_id);
+        let mut download = self.download(way, length, framing, buffer.filled(), record.method);
         let split_head = {
             let mut out = core.scratch.borrow_mut();
             out.clear();
-            http::response_head(&mut out, answer, buffer.filled(), token.field(), framing, persistence);
+            // Somebody in front of us must not hold events back (P-051).
+            let unbuffered = is_stream && answer.field(buffer.filled(), b"x-accel-buffering").is_none();
+            let more: &[u8] = if unbuffered { b"X-Accel-Buffering: no\r\n" } else { b"" };
+            http::response_head(&mut out, answer, buffer.filled(), token.field(), more, framing, persistence);
             buffer.consume(head_length);
-            let extra = reframe(&mut buffer, &mut decoder, framing).map_err(UpstreamError::Malformed)?;
+            let extra = download.pass(core, &mut buffer).map_err(UpstreamError::Malformed)?;
             if !extra.is_empty() {
                 // Bytes nobody asked for: this connection can not be trusted with another exchange.
                 lease.poison();
             }
             core.stats.borrow_mut().response_body_bytes += buffer.len() as u64;
+            record.response_bytes = download.decoder.payload_bytes();
             if buffer.prepend(&out) { Vec::new() } else { out.clone() }
         };
         // While the client does not read, the backend is not read either, and owes us nothing.
-        lease.socket().deadline.set(wait.whole);
-        if self.client.write(core, &split_head, wait.write).await.is_err()
-            || self.client.write(core, buffer.filled(), wait.write).await.is_err()
+        lease.socket().deadline.set(download.wait.whole);
+        let write = download.wait.write;
+        if self.client.write(core, &split_head, write).await.is_err()
+            || self.client.write(core, buffer.filled(), write).await.is_err()
         {
-            return Ok(leave(core, self.client, &mut lease));
+            return Ok(leave(core, self.client, record));
         }
         core.buffers.give(buffer);
         let reusable = answer.keep_alive && length != BodyLength::UntilClose && self.body.is_whole();
-        if !decoder.is_done() {
+        if !download.decoder.is_done() {
             record.relayed = Some(clock::now());
             self.let_go_of_request();
-            if let Err(outcome) = stream_answer(core, self.client, &mut lease, &mut decoder, framing, wait).await {
+            let relayed = download.run(core, self.client, &mut lease, record).await;
+            record.response_bytes = download.decoder.payload_bytes();
+            if let Err(outcome) = relayed {
                 return Ok(outcome);
             }
         }
-        if reusable && !core.draining.get() {
+        if reusable && download.decoder.is_done() && !core.draining.get() {
             lease.release(&way.cluster.backend);
         }
+        Ok(if keep && !core.draining.get() { Outcome::Keep } else { Outcome::Close })
+    }
+
+    /// Answers a notification or a response as it has to be answered, whatever the backend said (P-003).
+    async fn accept_note(&mut self, record: &mut Record) -> Result<Outcome, ProxyError> {
+        record.status = Some(202);
+        let head = &self.heads.request;
+        let keep = head.keep_alive && self.body.is_whole() && !self.core.lets_go();
+        let answer = respond::accepted(Persistence::of(keep, head.version));
+        self.client.write(self.core, &answer, self.snapshot.limits.write_timeout).await?;
         Ok(if keep { Outcome::Keep } else { Outcome::Close })
     }
 
@@ -427,33 +507,10 @@ impl<'a> Exchange<'a> {
         *self.heads = Heads::default();
     }
 
-    /// The session id that the client is to see in place of the backend's.
-    fn session_for_client(&self, way: &Way<'_>, lease: &Lease, upstream_id: Option<&[u8]>) -> ClientSession<'_> {
-        let Some(upstream_id) = upstream_id else {
-            return ClientSession::None;
-        };
-        if let Some(opened) = self.session(way)
-            && opened.session.upstream_id == upstream_id
-        {
-            return ClientSession::Same(&opened.token);
-        }
-        // A modern client knows no sessions; one too long to be sealed would end in a broken head.
-        if way.modern || upstream_id.len() > limits::SESSION_ID_BYTES_MAX {
-            return ClientSession::None;
-        }
-        let session = Session {
-            endpoint: lease.endpoint.identity,
-            issued_minutes: minutes_now(),
-            binding: way.binding,
-            upstream_id: upstream_id.to_vec(),
-        };
-        ClientSession::New(self.snapshot.sessions.seal(&session, self.core.nonce()))
-    }
-
     /// Answers a failed exchange.
     async fn refuse(&mut self, error: ProxyError, record: &mut Record) -> Outcome {
         let core = self.core;
-        core.count_refusal(error.refusal());
+        record.refuse(core, error.refusal());
         if error == ProxyError::ClientGone {
             return Outcome::Abort;
         }
@@ -461,12 +518,18 @@ impl<'a> Exchange<'a> {
         let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
         // What came behind a body that is too large was not looked at.
         let usable = self.body.is_whole() && error != ProxyError::BodyTooLarge;
-        let keep = head.keep_alive && usable && !core.draining.get();
+        let keep = head.keep_alive && usable && !core.lets_go();
         // A body that was streamed is gone, and its id and the head's text with it.
         let at_hand = self.body.raw_end > 0;
         let id = (at_hand && self.body.is_whole()).then(|| mcp::request_id(&bytes[self.body.prefix.clone()])).flatten();
-        let allow = (error == ProxyError::MethodNotAllowed)
-            .then(|| self.snapshot.routes.allowed(head.host(bytes), head.path(bytes)).join(", "));
+        let allow = match error {
+            ProxyError::MethodNotAllowed => {
+                Some(self.snapshot.routes.allowed(head.host(bytes), head.path(bytes)).join(", "))
+            }
+            // An endpoint without sessions takes messages only.
+            ProxyError::Mcp(McpError::HttpMethod) => Some("POST".to_owned()),
+            _ => None,
+        };
         let mut answer = Vec::new();
         let refusal = respond::Refusal {
             error,
@@ -474,6 +537,8 @@ impl<'a> Exchange<'a> {
             id: id.as_deref(),
             with_body: head.method != Method::Head,
             persistence: Persistence::of(keep, head.version),
+            versions: (error == ProxyError::Mcp(McpError::UnsupportedVersion))
+                .then(|| (self.supported, head.protocol_version(bytes).filter(|_| at_hand).unwrap_or_default())),
         };
         refusal.encode(&mut answer);
         match self.client.write(core, &answer, self.snapshot.limits.write_timeout).await {
@@ -484,158 +549,61 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// What a client is told of the session its answer belongs to.
-enum ClientSession<'a> {
-    None,
-    /// The backend repeats the id, so we repeat its token.
-    Same(&'a [u8]),
-    New(String),
-}
-
-impl ClientSession<'_> {
-    fn field(&self) -> SessionField<'_> {
-        match self {
-            Self::None => SessionField::Drop,
-            Self::Same(token) => SessionField::Replace(token),
-            Self::New(token) => SessionField::Replace(token.as_bytes()),
+/// Goes on with a fetch whose client has left, for those who wait for its answer; until they have
+/// left too (P-074).
+fn carry_on(
+    core: &Rc<Core>,
+    mut fetching: Pin<Box<impl Future<Output = Result<Fetched, ProxyError>> + 'static>>,
+    leading: Leading,
+    errand: Rc<Errand>,
+) {
+    let worker = Rc::clone(core);
+    let work = async move {
+        let fetched = poll_fn(|cx| match fetching.as_mut().poll(cx) {
+            Poll::Ready(fetched) => Poll::Ready(Some(fetched)),
+            Poll::Pending => leading.poll_deserted(cx).map(|()| None),
+        });
+        if let Some(fetched) = fetched.await {
+            leading.land(&errand.landing(&worker, &fetched));
         }
-    }
+    };
+    spawn(core, work);
 }
 
-/// Minutes since the Unix epoch.
-fn minutes_now() -> u32 {
-    u32::try_from(clock::wall().as_secs() / 60).unwrap_or(u32::MAX)
-}
-
-/// How writing to a backend ended.
-#[derive(PartialEq, Eq)]
-enum Sent {
-    All,
-    /// The backend has something to say, or ended: whichever, reading will show it.
-    Answered,
-}
-
-async fn write_upstream(lease: &mut Lease, mut bytes: &[u8]) -> Sent {
-    while !bytes.is_empty() {
-        let writable = match lease.socket().try_write(bytes) {
-            Ok(taken) => {
-                bytes = &bytes[taken..];
-                true
+/// Fetches an answer for nobody, to have it when somebody asks.
+fn refresh_later(core: &Rc<Core>, errand: Errand, asking: &Asking, stale: Answer) {
+    let (question, scope) = (asking.question.clone(), asking.scope);
+    let pause = core.jitter(REFRESH_JITTER);
+    let worker = Rc::clone(core);
+    let work = async move {
+        monoio::time::sleep(pause).await;
+        let mut waiting = worker.sharing.take_seat(&question, scope, errand.terms.validity.epoch());
+        // Who comes second has nothing to do: the answer lands in the cache.
+        if let Turn::Lead(leading) = poll_fn(|cx| waiting.poll(cx)).await {
+            let errand = Rc::new(errand);
+            let fetched = fetch(Rc::clone(&worker), Rc::clone(&errand)).await;
+            let landing = errand.landing(&worker, &fetched);
+            if !matches!(landing, Landing::Answer(_)) {
+                stale.refresh.failed();
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                lease.socket().writable_unless_readable().await.unwrap_or(false)
-            }
-            Err(_) => false,
-        };
-        if !writable {
-            // The backend still waits for the rest, and would take the next request for it.
-            lease.poison();
-            return Sent::Answered;
+            leading.land(&landing);
         }
-    }
-    Sent::All
+    };
+    spawn(core, work);
 }
 
-/// Why a backend's connection ended before the head of its answer was complete. If the answer `began`,
-/// the request has reached somebody and must not be repeated.
-fn end_of(lease: &mut Lease, due: Tick, began: bool) -> UpstreamError {
-    let deadline = &lease.socket().deadline;
-    match deadline.expired() {
-        true if due <= deadline.now() => UpstreamError::RequestTimeout,
-        true => UpstreamError::FirstByteTimeout,
-        false if began => UpstreamError::Malformed(HttpError::Truncated),
-        false => UpstreamError::Closed,
-    }
-}
+/// Many replicas keep the same answers: they must not all refresh them at the same moment (P-069).
+const REFRESH_JITTER: Duration = Duration::from_millis(500);
 
-/// Deadlines while an answer is relayed.
-#[derive(Clone, Copy)]
-struct AnswerWait {
-    idle: Duration,
-    whole: Tick,
-    write: Duration,
-}
-
-/// Relays the rest of an answer as it arrives.
-async fn stream_answer(
-    core: &Core,
-    client: &mut Client,
-    lease: &mut Lease,
-    decoder: &mut BodyDecoder,
-    framing: Framing,
-    wait: AnswerWait,
-) -> Result<(), Outcome> {
-    let mut watched = true;
-    while !decoder.is_done() {
-        lease.socket().deadline.set(core.deadlines.now().after(wait.idle).min(wait.whole));
-        match next_readable(lease.socket(), &mut client.socket, watched).await {
-            Ok(Side::Upstream) => {}
-            Ok(Side::Downstream) => {
-                match client.look(core) {
-                    Ok(room) => watched = room,
-                    Err(_) => return Err(leave(core, client, lease)),
-                }
-                continue;
-            }
-            Err(_) => return Err(cut_off(core, lease, wait)),
+/// Runs work that belongs to no connection, fenced in like a connection. A drain waits for it.
+fn spawn(core: &Rc<Core>, work: impl Future<Output = ()> + 'static) {
+    let guarded = Guarded::new(work);
+    let core = Rc::clone(core);
+    let errand = core.count_errand();
+    monoio::spawn(async move {
+        if guarded.await.is_err() {
+            core.stats.borrow_mut().panics += 1;
         }
-        let mut buffer = core.buffers.large();
-        match lease.socket().try_read(buffer.space()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                core.buffers.give(buffer);
-                continue;
-            }
-            Err(_) => return Err(cut_off(core, lease, wait)),
-            Ok(0) if lease.socket().deadline.expired() || decoder.end().is_err() => {
-                return Err(cut_off(core, lease, wait));
-            }
-            Ok(read) => buffer.advance(read),
-        }
-        match reframe(&mut buffer, decoder, framing) {
-            Ok(extra) if extra.is_empty() => {}
-            Ok(_) => lease.poison(),
-            Err(_) => return Err(cut_off(core, lease, wait)),
-        }
-        // While the client does not read, the backend is not read either, and owes us nothing.
-        lease.socket().deadline.set(wait.whole);
-        core.stats.borrow_mut().response_body_bytes += buffer.len() as u64;
-        let written = client.write(core, buffer.filled(), wait.write).await;
-        core.buffers.give(buffer);
-        if written.is_err() {
-            return Err(leave(core, client, lease));
-        }
-    }
-    Ok(())
-}
-
-/// The client is gone, or was cut off for reading nothing: so is its upstream exchange, now.
-fn leave(core: &Core, client: &Client, lease: &mut Lease) -> Outcome {
-    let cut_off = client.socket.deadline.expired();
-    core.count_refusal(if cut_off { Refusal::WriteTimeout } else { Refusal::ClientGone });
-    lease.socket().shutdown(Shutdown::Both);
-    Outcome::Abort
-}
-
-/// The backend broke off inside its answer: the client must not take what it has for the whole.
-fn cut_off(core: &Core, lease: &mut Lease, wait: AnswerWait) -> Outcome {
-    let deadline = &lease.socket().deadline;
-    core.count_refusal(match deadline.expired() {
-        true if wait.whole <= deadline.now() => Refusal::RequestTimeout,
-        true => Refusal::StreamIdleTimeout,
-        false => Refusal::UpstreamTruncated,
+        drop(errand);
     });
-    lease.socket().shutdown(Shutdown::Both);
-    Outcome::Abort
-}
-
-/// How an answer's body is framed for the client.
-fn framing_for(head: &RequestHead, answer: &ResponseHead, length: BodyLength) -> Framing {
-    match (length, head.version) {
-        // What `Content-Length` says of a body that is not sent is still the backend's to say.
-        (BodyLength::None, _) if answer.status != 204 => answer.content_length().map_or(Framing::None, Framing::Length),
-        (BodyLength::None, _) => Framing::None,
-        (BodyLength::Fixed(length), _) => Framing::Length(length),
-        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => Framing::Chunked,
-        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => Framing::UntilClose,
-    }
 }

@@ -2,13 +2,23 @@
 //!
 //! Started by `server`, told what to do through its mailbox, never waits on another thread.
 
+mod access;
+mod alarm;
+mod answer;
 mod body;
 mod connection;
 mod core;
+mod download;
 mod exchange;
+mod fetch;
+mod message;
 mod panic;
 mod record;
 mod respond;
+mod session;
+mod share;
+mod subscribe;
+mod upload;
 
 use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
@@ -20,16 +30,20 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, RandomState};
 use monoio::net::UnixStream;
 use monoio::task::JoinHandle;
 
+use self::access::AccessLog;
 use self::core::Core;
-use crate::clock::{TICK, Tick};
+use self::share::Sharing;
+use self::subscribe::Subscriptions;
+use crate::clock::{self, TICK, Tick};
+use crate::coalesce::FlightId;
 use crate::error::Refusal;
 use crate::http::Socket;
 use crate::limits;
-use crate::seam::{Command, Mailbox, SnapshotCell};
+use crate::seam::{AccessLines, Command, Mailbox, Peers, SnapshotCell};
 use crate::server::Hooks;
 
 /// What a worker begins with.
@@ -38,7 +52,14 @@ pub(crate) struct Start {
     pub(crate) cell: Arc<SnapshotCell>,
     pub(crate) mailbox: Mailbox,
     pub(crate) listeners: Vec<(SocketAddr, TcpListener)>,
+    pub(crate) access: AccessLines,
     pub(crate) hooks: Hooks,
+    /// How to reach the other workers.
+    pub(crate) peers: Arc<Peers>,
+    /// The number of its first flight.
+    pub(crate) first_flight: FlightId,
+    /// What tells all workers alike whose question it is.
+    pub(crate) hasher: RandomState,
 }
 
 /// A turn of the loop that lasts longer is worth a line in the log.
@@ -53,8 +74,12 @@ const SWEEP_TICKS: u32 = 10;
 /// Of the driver, while starting.
 pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let seed = ahash::RandomState::new().hash_one(start.index);
-    let core = Rc::new(Core::new(start.cell, seed, start.hooks));
+    let sharing = Sharing::new(start.index, start.first_flight, start.peers, start.hasher);
+    let access = AccessLog::new(start.index, start.access);
+    let core = Rc::new(Core::new(start.cell, sharing, seed, access, start.hooks));
     let _end = EndAll(Rc::clone(&core));
+    // Followed with the first command, when all workers are known.
+    let subscriptions = Subscriptions::default();
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
     acceptors.add_all(start.listeners.drain(..));
     monoio::spawn(tick(Rc::clone(&core), start.index));
@@ -66,24 +91,34 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
             return Ok(());
         }
         start.mailbox.rearm();
+        while let Some(message) = start.mailbox.take_peer() {
+            core.sharing.receive(message, clock::now());
+        }
+        core.sharing.flush();
         while let Some(command) = start.mailbox.take() {
             match command {
                 // Requests find the newest snapshot themselves; this lets go of what it lacks.
-                Command::Refresh => core.upstreams.keep_only(core.snapshot().clusters.iter()),
+                Command::Refresh => {
+                    core.upstreams.keep_only(core.snapshot().clusters.iter());
+                    subscriptions.follow(&core);
+                }
                 Command::Listen(listeners) => acceptors.add_all(listeners),
                 Command::Unlisten(addresses) => {
                     addresses.iter().for_each(|address| acceptors.remove(*address, Queue::Take));
                 }
+                Command::PeerEnded { worker, successor } => core.sharing.peer_ended(worker, successor),
                 // A scrape that gave up waiting has dropped its end.
                 Command::Stats(reply) => drop(reply.send(core.report())),
                 // Beside the mail: what a worker counts can be asked for to its end.
                 Command::Drain(timeout) => {
                     core.begin_drain(Duration::ZERO);
+                    subscriptions.end();
                     let listeners = acceptors.remove_all(Queue::Take);
                     drain = Some(monoio::spawn(drained(Rc::clone(&core), listeners, timeout)));
                 }
                 Command::HandOver(timeout) => {
                     core.begin_drain(LAST_REQUEST_WAIT);
+                    subscriptions.end();
                     let listeners = acceptors.remove_all(Queue::Leave);
                     drain = Some(monoio::spawn(drained(Rc::clone(&core), listeners, timeout)));
                 }
@@ -93,12 +128,14 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
 }
 
 /// Ends the sockets of a worker that ends, by a panic too. The runtime does not free tasks that wait
-/// on a descriptor when it is dropped, so their clients would wait for ever.
+/// on a descriptor when it is dropped, so their clients would wait for ever, and the worker's last
+/// log lines too.
 struct EndAll(Rc<Core>);
 
 impl Drop for EndAll {
     fn drop(&mut self) {
         self.0.deadlines.end_all();
+        self.0.access.flush();
     }
 }
 
@@ -124,15 +161,17 @@ async fn wait_for_mail(wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) ->
     }
 }
 
-/// Advances the coarse clock, enforces deadlines, looks after the pools, and sees how late it is: as
-/// late as a turn of the loop, in which nobody else was served, lasted beyond the time it was due.
+/// Advances the coarse clock, enforces deadlines, hands over log lines, looks after the pools, and sees
+/// how late it is: as late as a turn of the loop, in which nobody else was served, lasted beyond the time
+/// it was due.
 async fn tick(core: Rc<Core>, worker: usize) {
     let mut swept = 0;
-    let mut last = core.age();
     loop {
-        monoio::time::sleep(TICK).await;
-        let late = core.age().saturating_sub(last + TICK);
-        last = core.age();
+        // To the next whole tick, so that a deadline is enforced one tick late at most.
+        let into_tick = (core.age().as_millis() % TICK.as_millis()) as u64;
+        let due = core.age() + TICK - Duration::from_millis(into_tick);
+        monoio::time::sleep(TICK - Duration::from_millis(into_tick)).await;
+        let late = core.age().saturating_sub(due);
         core.stats.borrow_mut().stalls.record(late);
         if late >= STALL_WARNING {
             tracing::warn!(worker, stalled_ms = late.as_millis() as u64, "a worker's loop stood still");
@@ -142,9 +181,13 @@ async fn tick(core: Rc<Core>, worker: usize) {
         let ticks = core.age().as_millis() / TICK.as_millis();
         let now = Tick(u32::try_from(ticks).unwrap_or(u32::MAX - 1));
         core.deadlines.advance(now);
+        core.alarms.ring(now);
+        core.access.flush();
         if now.0 >= swept + SWEEP_TICKS {
             swept = now.0;
             core.upstreams.sweep();
+            core.sharing.sweep(clock::now());
+            core.fit_cache();
         }
     }
 }
@@ -157,7 +200,7 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
         if core.ends_idle() {
             core.deadlines.end_idle();
         }
-        let is_over = core.connections.get() == 0 && listeners.iter().all(|listener| listener.strong_count() == 0);
+        let is_over = core.is_at_rest() && listeners.iter().all(|listener| listener.strong_count() == 0);
         // Also when it is over: the runtime closes descriptors a turn late and, ended, not at all. A
         // listening socket left open would go on taking connections that nobody accepts.
         monoio::time::sleep(DRAIN_LOOK).await;
@@ -198,6 +241,8 @@ struct Acceptor {
 /// An accept that the runtime holds would lose its connection when dropped; this one cannot.
 struct Listener {
     socket: TcpListener,
+    /// It can be reached from this machine only.
+    on_loopback: bool,
     /// A duplicate for the runtime, made by the accepting task as soon as there is a descriptor for it.
     readiness: OnceCell<monoio::net::TcpListener>,
 }
@@ -224,7 +269,8 @@ impl Acceptors {
     /// Accepts on sockets that do not block.
     fn add_all(&mut self, listeners: impl IntoIterator<Item = (SocketAddr, TcpListener)>) {
         for (address, socket) in listeners {
-            let listener = Rc::new(Listener { socket, readiness: OnceCell::new() });
+            let on_loopback = address.ip().is_loopback();
+            let listener = Rc::new(Listener { socket, on_loopback, readiness: OnceCell::new() });
             let stop = Rc::new(Stop::default());
             monoio::spawn(accept_loop(Rc::clone(&self.core), Rc::clone(&listener), Rc::clone(&stop)));
             self.running.entry(address).or_default().push(Acceptor { listener, stop });
@@ -295,7 +341,7 @@ async fn accept_some(core: &Rc<Core>, listener: &Listener, stop: &Stop) -> io::R
 fn accept_queued(core: &Rc<Core>, listener: &Listener, max: usize) -> io::Result<()> {
     for _ in 0..max {
         match listener.socket.accept() {
-            Ok((stream, peer)) => begin(core, stream, peer),
+            Ok((stream, peer)) => begin(core, stream, peer, listener.on_loopback),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             // This one was reset while it waited; the next may be well.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -307,7 +353,7 @@ fn accept_queued(core: &Rc<Core>, listener: &Listener, max: usize) -> io::Result
 }
 
 /// Starts to serve a connection, or closes it.
-fn begin(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
+fn begin(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr, on_loopback: bool) {
     core.stats.borrow_mut().accepted += 1;
     let admission = match core.admit_connection(peer.ip(), &core.snapshot().limits) {
         Ok(admission) => admission,
@@ -324,7 +370,7 @@ fn begin(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
         .and_then(|()| Socket::new(stream, &core.deadlines));
     // A socket that cannot be set up has been reset by its peer.
     let Ok(socket) = socket else { return };
-    let guarded = panic::Guarded::new(connection::serve(Rc::clone(core), socket, peer, admission));
+    let guarded = panic::Guarded::new(connection::serve(Rc::clone(core), socket, peer, on_loopback, admission));
     let core = Rc::clone(core);
     monoio::spawn(async move {
         if guarded.await.is_err() {

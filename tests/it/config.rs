@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ringway::config::model::{Backend, Balance, IoDriver, Protocol};
+use ringway::config::model::{AccessLog, Backend, Balance, IoDriver, Protocol, TraceHeaders};
 use ringway::config::{self, Absent, Config, ConfigError, Kind, Loaded, reference};
 
 const ONE_BACKEND: &str = "[backends.a]\nendpoints = [\"http://a:1/mcp\"]\n";
@@ -101,6 +101,8 @@ fn a_minimal_file_gets_every_default() {
     assert_eq!(config.server.public_url, None);
     assert_eq!(config.admin.listen, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.admin.token, None);
+    assert_eq!(config.log.access, AccessLog::Off);
+    assert_eq!(config.server.traceparent, TraceHeaders::Pass);
     assert_eq!(config.limits.head_bytes_max, 32_768);
     assert_eq!(config.limits.body_bytes_max, 10_485_760);
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(75));
@@ -118,6 +120,7 @@ fn another_value(kind: &Kind, key: &str) -> String {
     match (kind, key) {
         (Kind::Number { default, max, .. }, "limits.target_bytes_max") => (default + 1).min(*max).to_string(),
         (Kind::Number { default, min, max, .. }, _) => if default == max { min } else { max }.to_string(),
+        (Kind::Flag { default }, _) => (!default).to_string(),
         (Kind::Choice { names, .. }, _) => format!("\"{}\"", names()[1]),
         (Kind::Text { .. }, "admin.listen") => "\"off\"".into(),
         (Kind::List { .. }, "sessions.keys") => "[\"a-secret-of-enough-bytes\"]".into(),
@@ -209,7 +212,7 @@ endpoints = ["https://a"]
 
 [backends.b]
 endpoints = ["http://${UNSET}/"]
-cache = { legacy_ttl_ms = 1 }
+cache = { legacy_ttl = 1 }
 
 [[routes]]
 path = "b"
@@ -223,7 +226,7 @@ backend = "c"
         "t.toml:10: backends.A: is not a name for a backend",
         "t.toml:11: backends.A.endpoints[0]: \"https://a\" asks for TLS",
         "t.toml:14: backends.b.endpoints[0]: variable UNSET is not set",
-        "t.toml:15: backends.b.cache: is no key that Ringway knows (remove it; known here: protocol",
+        "t.toml:15: backends.b.cache.legacy_ttl: is no key that Ringway knows (did you mean legacy_ttl_ms?",
         "t.toml:18: routes[0].path: \"b\" does not begin with `/`",
         "t.toml:19: routes[0].backend: names no backend of this configuration (did you mean A?)",
     ];
@@ -300,6 +303,18 @@ fn wrong_types_are_named() {
         refused_above_backend(text, expected);
     }
     assert!(faults("backends = 1")[0].starts_with("t.toml:1: backends: must be a table"));
+}
+
+#[test]
+fn an_access_log_has_a_place() {
+    let place = |place: &str| loads(&format!("[log]\naccess = \"{place}\"\n{ONE_BACKEND}")).log.access;
+    assert_eq!((place("off"), place("stderr")), (AccessLog::Off, AccessLog::Stderr));
+    assert_eq!(place("/var/log/a.log"), AccessLog::File("/var/log/a.log".into()));
+    for wrong in ["", "stdout", "access.log", "./access.log"] {
+        let expected =
+            format!("t.toml:2: log.access: \"{wrong}\" is no place for a log (use off, stderr or an absolute path)");
+        refused_above_backend(&format!("[log]\naccess = \"{wrong}\""), &expected);
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn a_stream_may_come_to_its_end() {
     });
     let mut proxy = Proxy::before(&[backend.address()]);
     let mut client = proxy.client();
-    client.send(GET);
+    client.send(post(CALL));
     client.head();
     let operator = proxy.operator();
     proxy.server().control.stop();
@@ -104,6 +104,59 @@ fn a_stream_may_come_to_its_end() {
     sender.send(chunk(&event("still"))).unwrap();
     assert_eq!(client.event(), event("still"));
     sender.send(LAST_CHUNK.to_owned()).unwrap();
+    assert_eq!(client.chunk(), b"");
+    assert!(client.ended());
+    assert_eq!(ending(proxy).recv_timeout(PATIENCE), Ok(Exit::Clean));
+}
+
+#[test]
+fn a_stream_that_would_never_end_is_ended_between_two_events() {
+    let (sender, parts) = crossbeam_channel::unbounded::<String>();
+    let backend = Backend::scripted(move |exchange| {
+        exchange.request();
+        exchange.send(EVENT_STREAM);
+        while let Ok(part) = parts.recv_timeout(PATIENCE)
+            && exchange.send(part)
+        {}
+    });
+    let mut proxy = Proxy::before(&[backend.address()]);
+    let mut client = proxy.client();
+    client.send(GET);
+    client.head();
+    let whole = event("whole");
+    let (begun, rest) = whole.split_at(9);
+    sender.send(chunk(begun)).unwrap();
+    assert_eq!(client.chunk(), begun.as_bytes());
+    let operator = proxy.operator();
+    proxy.server().control.stop();
+    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    sender.send(chunk(rest)).unwrap();
+    assert_eq!(client.chunk(), rest.as_bytes(), "an event that has begun is not torn");
+    assert_eq!(client.chunk(), b"", "the body ends as a body does");
+    assert!(client.ended());
+    assert_eq!(ending(proxy).recv_timeout(PATIENCE), Ok(Exit::Clean));
+}
+
+#[test]
+fn p_081_a_subscription_ends_with_its_result() {
+    let backend = Backend::scripted(|exchange| {
+        exchange.request();
+        exchange.send(EVENT_STREAM);
+        exchange.wait_for_end();
+    });
+    let mut proxy = Proxy::builder().reads_messages().backend("b", &[backend.address()]).start();
+    let mut client = proxy.client();
+    let listen = r#"{"jsonrpc":"2.0","id":"sub-1","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+    let fields = "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: subscriptions/listen\r\nContent-Type";
+    client.send(post(listen).replacen("Content-Type", fields, 1));
+    client.head();
+    proxy.server().control.stop();
+    let last = client.event();
+    let data = last.strip_prefix("event: message\ndata: ").expect("an event");
+    let data: serde_json::Value = serde_json::from_str(data.trim_end()).expect("JSON");
+    assert_eq!(data["id"], "sub-1");
+    assert_eq!(data["result"]["resultType"], "complete");
+    assert_eq!(data["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "sub-1");
     assert_eq!(client.chunk(), b"");
     assert!(client.ended());
     assert_eq!(ending(proxy).recv_timeout(PATIENCE), Ok(Exit::Clean));

@@ -17,26 +17,44 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // `clock`: the deadline of a socket is kept in ticks, whose value comes from outside.
     ("http", &["limits", "clock"]),
     ("mcp", &["limits"]),
+    ("coalesce", &["mcp"]),
     ("config", &["limits"]),
+    ("policy", &["config::model"]),
     // `error`: a look-up that fails says what the client is told. `seam`: its labels, and the
     // snapshot that `ringway routes` prints. `upstream`: a route holds its cluster by place.
     ("route", &["config::model", "error", "seam", "upstream"]),
     // `seam`: labels, and the plain values it is counted in.
-    ("upstream", &["clock", "config::model", "http", "limits", "seam"]),
+    // `coalesce`: what makes a backend's answers void lives as long as the backend stays as it is.
+    ("upstream", &["clock", "coalesce", "config::model", "http", "limits", "seam"]),
     ("relay", &["http", "limits"]),
-    ("error", &["http", "upstream"]),
+    ("error", &["http", "mcp", "policy", "upstream"]),
     // `error` and `mcp`: closed sets that are metric labels. `mcp`: the keys of session tokens.
-    ("seam", &["config::model", "error", "mcp", "route", "upstream", "limits"]),
+    // `coalesce`: what workers tell each other is about its flights.
+    ("seam", &["coalesce", "config::model", "error", "mcp", "policy", "route", "upstream", "limits"]),
     // `server`: only its `Hooks`, which tests pass through it.
     (
         "worker",
-        &["clock", "config::model", "error", "http", "limits", "mcp", "relay", "route", "seam", "server", "upstream"],
+        &[
+            "clock",
+            "coalesce",
+            "config::model",
+            "error",
+            "http",
+            "limits",
+            "mcp",
+            "relay",
+            "route",
+            "seam",
+            "server",
+            "upstream",
+        ],
     ),
     // `error`: the reasons of refusals, for the metrics page.
     ("control", &["clock", "config", "error", "http", "limits", "seam"]),
     // The demo's servers stand beside the proxy and share nothing with it but the clock.
     ("demo", &["clock"]),
-    ("server", &["clock", "config", "control", "seam", "worker"]),
+    // `coalesce`: the numbers of the workers' flights.
+    ("server", &["clock", "coalesce", "config", "control", "seam", "worker"]),
 ];
 
 fn root() -> &'static Path {

@@ -1,7 +1,10 @@
 //! Legacy sessions: the id a client holds is our sealed token, and finds its endpoint from anywhere.
 
+use ringway::mcp::{Binding, Session, SessionKeys};
+use serde_json::Value;
+
 use crate::support::session::{ask, initialize, legacy_server};
-use crate::support::{Backend, Proxy, ProxyBuilder};
+use crate::support::{Backend, Proxy, ProxyBuilder, json};
 
 const KEYS: &str = "[sessions]\nkeys = [\"one-key-of-many-bytes\"]";
 
@@ -43,6 +46,8 @@ fn a_forged_or_foreign_session_is_404_before_any_backend_hears_of_it() {
     assert_eq!(client.response().status, 404, "a session of another backend");
     assert_eq!(server.requests(), seen);
     assert_eq!(proxy.refused("session_unknown"), 5.0);
+    let event = |event: &str| proxy.metric(&format!("ringway_sessions_total{{event=\"{event}\"}}"));
+    assert_eq!(["opened", "resumed", "refused_forged", "refused_endpoint"].map(event), [1.0, 0.0, 4.0, 1.0]);
 }
 
 #[test]
@@ -96,6 +101,23 @@ fn a_bound_session_is_refused_to_another_credential() {
     assert_eq!(ask(&mut client, &token, "Authorization: Bearer a\r\n").status, 200);
     assert_eq!(ask(&mut client, &token, "Authorization: Bearer b\r\n").status, 404);
     assert_eq!(ask(&mut client, &token, "").status, 404);
+    client.send(format!(
+        "DELETE /mcp/b HTTP/1.1\r\nHost: h\r\nMcp-Session-Id: {token}\r\nAuthorization: Bearer a\r\n\r\n"
+    ));
+    assert_eq!(client.response().status, 200);
+    let event = |event: &str| proxy.metric(&format!("ringway_sessions_total{{event=\"{event}\"}}"));
+    assert_eq!(["opened", "resumed", "refused_binding", "ended"].map(event), [1.0, 2.0, 2.0, 1.0]);
+}
+
+#[test]
+fn a_session_that_is_too_old_is_refused() {
+    let server = legacy_server("x");
+    let old = Session { endpoint: 1, issued_minutes: 0, binding: Binding::default(), upstream_id: b"x-0".to_vec() };
+    let token = SessionKeys::new([&b"one-key-of-many-bytes"[..]]).seal(&old, [7; 24]);
+    let proxy =
+        Proxy::builder().backend("b", &[server.address()]).routes(&format!("{KEYS}\nmax_age_ms = 2592000000")).start();
+    assert_eq!(ask(&mut proxy.client(), &token, "").status, 404);
+    assert_eq!(proxy.metric("ringway_sessions_total{event=\"refused_expired\"}"), 1.0);
 }
 
 #[test]
@@ -117,4 +139,29 @@ fn p_088_no_route_is_not_404_to_a_session() {
     assert_eq!(client.response().status, 400);
     client.send("POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(client.response().status, 404);
+}
+
+#[test]
+fn the_eras_seen_are_counted_and_shown() {
+    let (old, new, silent) = (legacy_server("x"), Backend::always(json("{}")), Backend::always(json("{}")));
+    let proxy = Proxy::builder()
+        .backend("b", &[old.address()])
+        .backend("new", &[new.address()])
+        .backend("silent", &[silent.address()])
+        .start();
+    let token = initialize(&mut proxy.client());
+    assert_eq!(ask(&mut proxy.client(), &token, "MCP-Protocol-Version: 2025-06-18\r\n").status, 200);
+    let mut client = proxy.client();
+    for path in ["/mcp/new", "/mcp/nowhere"] {
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nMCP-Protocol-Version: 2026-07-28\r\nContent-Length: 2\r\n\r\n{{}}"
+        ));
+        client.response();
+    }
+    let era = |era: &str| proxy.metric(&format!("ringway_requests_by_era_total{{era=\"{era}\"}}"));
+    assert_eq!((era("modern"), era("legacy"), era("none")), (2.0, 1.0, 1.0));
+    assert_eq!(proxy.metric("ringway_requests_by_era_total"), proxy.metric("ringway_requests_total"));
+    let page = proxy.operator().page("/backends");
+    let seen = |name: &str| page["backends"][name]["endpoints"][0]["addresses"][0]["era"].clone();
+    assert_eq!([seen("b"), seen("new"), seen("silent")], ["legacy".into(), "modern".into(), Value::Null]);
 }

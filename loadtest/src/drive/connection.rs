@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::events::Events;
 use super::reader::Reader;
-use super::verdict::{Wrong, judge};
+use super::verdict::{Expected, Wrong, judge};
 use crate::http;
-use crate::workload::{self, SSE_EVENTS, Target, Template, Workload, id_digits};
+use crate::workload::{self, SSE_EVENTS, Target, Template, Workload};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -28,8 +28,14 @@ impl Inbox {
 
 pub struct Connection {
     pub socket: TcpStream,
-    template: Template,
+    target: Target,
+    workload: Workload,
+    /// One for each part of the workload; `part` is the one that was sent last.
+    templates: Vec<Template>,
+    part: usize,
     id: u64,
+    /// How much of the request has left.
+    sent: usize,
     /// When the request was sent, or should have been (open loop).
     pub since_ns: u64,
     /// An answer is awaited.
@@ -52,46 +58,85 @@ pub enum Progress {
 
 impl Connection {
     /// Connects, and in the legacy era opens a session.
-    pub fn open(target: &Target, workload: Workload) -> Result<Self> {
+    pub fn open(target: &Target, workload: Workload, tool: &str) -> Result<Self> {
         let socket = connect(target)?;
         socket.set_nonblocking(false)?;
-        let session = if workload.is_modern() { None } else { Some(open_session(&socket, target)?) };
+        // All parts of one workload are of one era.
+        let modern = workload.parts()[0].is_modern();
+        let session = if modern { None } else { Some(open_session(&socket, target)?) };
         socket.set_nonblocking(true)?;
-        let template = Template::new(workload, target, session.as_deref());
-        let (reader, events) = Default::default();
-        Ok(Connection { socket, template, id: 0, since_ns: 0, busy: false, inbox: None, reader, events })
+        let template = |part: &Workload| Template::new(*part, target, tool, session.as_deref());
+        Ok(Connection {
+            socket,
+            target: target.clone(),
+            workload,
+            templates: workload.parts().iter().map(template).collect(),
+            part: 0,
+            id: 0,
+            sent: 0,
+            since_ns: 0,
+            busy: false,
+            inbox: None,
+            reader: Reader::default(),
+            events: Events::default(),
+        })
     }
 
     /// A new socket for the same client: the session goes on.
-    pub fn reconnect(&mut self, target: &Target) -> Result<()> {
-        self.socket = connect(target)?;
+    pub fn reconnect(&mut self) -> Result<()> {
+        self.socket = connect(&self.target)?;
         self.inbox = None;
         self.busy = false;
         Ok(())
     }
 
-    pub fn send(&mut self, id: u64, since_ns: u64) -> io::Result<()> {
+    pub fn send(&mut self, id: u64, herd: u64, since_ns: u64) -> io::Result<()> {
+        self.part = (id % self.templates.len() as u64) as usize;
+        self.templates[self.part].fill(id, herd);
         self.id = id;
+        self.sent = 0;
         self.since_ns = since_ns;
         self.busy = true;
         self.reader = Reader::default();
         self.events = Events::default();
-        // A request is a few hundred bytes and the socket is idle: it is taken whole or the connection is broken.
-        let request = self.template.with_id(id);
-        match (&self.socket).write(request)? {
-            sent if sent == request.len() => Ok(()),
-            _ => Err(ErrorKind::WriteZero.into()),
-        }
+        self.send_rest()
     }
 
-    /// Receives what is there. `on_stamp` gets the sending moment of each event.
-    pub fn receive(&mut self, workload: Workload, spares: &mut Vec<Inbox>, on_stamp: impl FnMut(u64)) -> Progress {
+    /// Sends until the request is gone or the socket is full.
+    fn send_rest(&mut self) -> io::Result<()> {
+        let request = self.templates[self.part].bytes();
+        while self.sent < request.len() {
+            match (&self.socket).write(&request[self.sent..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(sent) => self.sent += sent,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the socket may be full before the request has left, so that its room has to be waited for.
+    pub fn waits_for_room(&self) -> bool {
+        self.workload == Workload::Upload1m
+    }
+
+    /// Goes on after an event. `on_stamp` gets the sending moment of each event of a stream.
+    pub fn advance(&mut self, spares: &mut Vec<Inbox>, on_stamp: impl FnMut(u64)) -> Progress {
+        if self.busy && self.waits_for_room() {
+            // An error here is one for the receiving half too, or else an answer lies there that explains it.
+            let _ = self.send_rest();
+        }
+        self.receive(spares, on_stamp)
+    }
+
+    fn receive(&mut self, spares: &mut Vec<Inbox>, on_stamp: impl FnMut(u64)) -> Progress {
         if !self.busy {
             return self.receive_idle();
         }
-        let fresh = || Inbox::new(workload.answer_bytes_max());
+        let fresh = || Inbox::new(self.workload.answer_bytes_max());
         let mut inbox = self.inbox.take().or_else(|| spares.pop()).unwrap_or_else(fresh);
-        let progress = self.receive_into(&mut inbox, workload, on_stamp);
+        let progress = self.receive_into(&mut inbox, on_stamp);
         if let Progress::Waiting = progress {
             self.inbox = Some(inbox);
         } else {
@@ -102,7 +147,7 @@ impl Connection {
         progress
     }
 
-    fn receive_into(&mut self, inbox: &mut Inbox, workload: Workload, mut on_stamp: impl FnMut(u64)) -> Progress {
+    fn receive_into(&mut self, inbox: &mut Inbox, mut on_stamp: impl FnMut(u64)) -> Progress {
         loop {
             let space = &mut inbox.bytes[inbox.filled..];
             if space.is_empty() {
@@ -121,11 +166,11 @@ impl Connection {
                 Ok(complete) => complete,
                 Err(wrong) => return Progress::Ended(Err(wrong)),
             };
-            if workload.is_stream() {
-                self.events.advance(self.reader.body(bytes), &id_digits(self.id), &mut on_stamp);
+            if self.reader.events {
+                self.events.advance(self.reader.body(bytes), &self.expected(), &mut on_stamp);
             }
             if complete {
-                let verdict = self.verdict(bytes, workload);
+                let verdict = self.verdict(bytes);
                 return if self.reader.close { Progress::Ended(verdict) } else { Progress::Answered(verdict) };
             }
             if received < room {
@@ -135,12 +180,19 @@ impl Connection {
         }
     }
 
-    fn verdict(&self, bytes: &[u8], workload: Workload) -> Result<(), Wrong> {
+    fn verdict(&self, bytes: &[u8]) -> Result<(), Wrong> {
+        let events = if self.workload.parts()[self.part].is_stream() { SSE_EVENTS } else { 0 };
         match self.reader.status() {
-            200 if workload.is_stream() => self.events.verdict(SSE_EVENTS),
-            200 => judge(self.reader.body(bytes), &id_digits(self.id), workload.body_bytes_min()),
+            // A proxy may turn a plain answer into a stream of one event, but not a stream into a plain answer.
+            200 if self.reader.events => self.events.verdict(events),
+            200 if events > 0 => Err(Wrong::Events(0)),
+            200 => judge(self.reader.body(bytes), &self.expected()),
             status => Err(Wrong::Status(status)),
         }
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::of(self.workload.parts()[self.part], self.id)
     }
 
     /// Bytes without a request are a fault; an end is only an idle connection being closed.
@@ -161,13 +213,10 @@ fn connect(target: &Target) -> Result<TcpStream> {
 }
 
 /// The legacy handshake, blocking: it happens before anything is measured.
-fn open_session(socket: &TcpStream, target: &Target) -> Result<String> {
+pub fn open_session(socket: &TcpStream, target: &Target) -> Result<String> {
     socket.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
     let answer = exchange(socket, &workload::initialize(target)).context("initialize")?;
-    let session = answer
-        .header("mcp-session-id")
-        .with_context(|| format!("initialize was answered without a session:\n{}", answer.head))?
-        .to_owned();
+    let session = answer.header("mcp-session-id").context("initialize was answered without a session")?.to_owned();
     exchange(socket, &workload::initialized(target, &session)).context("notifications/initialized")?;
     Ok(session)
 }
@@ -175,6 +224,6 @@ fn open_session(socket: &TcpStream, target: &Target) -> Result<String> {
 fn exchange(mut socket: &TcpStream, request: &[u8]) -> Result<http::Answer> {
     socket.write_all(request)?;
     let answer = http::read_answer(&mut socket)?;
-    ensure!((200..300).contains(&answer.status), "answered with\n{}", answer.head);
+    ensure!((200..300).contains(&answer.status), "answered with status {}", answer.status);
     Ok(answer)
 }

@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memmem};
 
-use super::verdict::{Wrong, judge};
+use super::verdict::{Expected, Wrong, judge};
 
 /// Where the scan of one event stream stands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Events {
 
 impl Events {
     /// Scans what has arrived; `on_stamp` gets the moment each new notification was sent at.
-    pub fn advance(&mut self, body: &[u8], id: &[u8], mut on_stamp: impl FnMut(u64)) {
+    pub fn advance(&mut self, body: &[u8], expected: &Expected, mut on_stamp: impl FnMut(u64)) {
         while let Some(length) = memchr(b'\n', &body[self.at..]) {
             let line = body[self.at..self.at + length].trim_ascii_end();
             if let Some(data) = line.strip_prefix(b"data:") {
@@ -25,7 +25,7 @@ impl Events {
             } else if line.is_empty()
                 && let Some((start, end)) = self.data.take()
             {
-                self.event(body[start..end].trim_ascii(), id, &mut on_stamp);
+                self.event(body[start..end].trim_ascii(), expected, &mut on_stamp);
             }
             self.at += length + 1;
         }
@@ -40,7 +40,7 @@ impl Events {
         Ok(())
     }
 
-    fn event(&mut self, data: &[u8], id: &[u8], on_stamp: &mut impl FnMut(u64)) {
+    fn event(&mut self, data: &[u8], expected: &Expected, on_stamp: &mut impl FnMut(u64)) {
         if data.is_empty() {
             return; // A priming event carries an id and no message.
         }
@@ -51,7 +51,7 @@ impl Events {
                 on_stamp(sent_ns);
             }
         } else {
-            self.result = Some(judge(data, id, 0));
+            self.result = Some(judge(data, expected));
         }
     }
 }
@@ -70,14 +70,16 @@ mod tests {
     const STREAM: &str = "event: message\ndata: {\"method\":\"notifications/progress\",\"sentNs\":5}\n\n\
         : keep-alive\n\nid: 1\ndata:\n\n\
         data: {\"method\":\"notifications/progress\",\"sentNs\":17}\r\n\r\n\
-        data: {\"jsonrpc\":\"2.0\",\"id\":1000000001,\"result\":{}}\n\n";
+        data: {\"jsonrpc\":\"2.0\",\"id\":1000000001,\"result\":{\"content\":[{}]}}\n\n";
+
+    const EXPECTED: Expected = Expected { id: *b"1000000001", member: "content", body_bytes_min: 0 };
 
     #[test]
     fn events_are_counted_wherever_the_stream_is_cut() {
         for cut in 0..STREAM.len() {
             let (mut events, mut stamps) = (Events::default(), Vec::new());
-            events.advance(&STREAM.as_bytes()[..cut], b"1000000001", |stamp| stamps.push(stamp));
-            events.advance(STREAM.as_bytes(), b"1000000001", |stamp| stamps.push(stamp));
+            events.advance(&STREAM.as_bytes()[..cut], &EXPECTED, |stamp| stamps.push(stamp));
+            events.advance(STREAM.as_bytes(), &EXPECTED, |stamp| stamps.push(stamp));
             assert_eq!(stamps, [5, 17], "cut at {cut}");
             assert_eq!(events.verdict(2), Ok(()));
             assert_eq!(events.verdict(3), Err(Wrong::Events(2)));
@@ -87,7 +89,7 @@ mod tests {
     #[test]
     fn a_stream_without_its_result_is_wrong() {
         let mut events = Events::default();
-        events.advance(b"data: {\"method\":\"notifications/progress\"}\n\n", b"1", |_| {});
+        events.advance(b"data: {\"method\":\"notifications/progress\"}\n\n", &EXPECTED, |_| {});
         assert_eq!(events.verdict(1), Err(Wrong::NoResult));
     }
 }

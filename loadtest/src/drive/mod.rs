@@ -7,12 +7,13 @@
 //!
 //! Closed loop: each connection sends its next request when it has its answer. Open loop (`--rate`): requests fall due
 //! on a fixed schedule and their latency counts from that moment, so a proxy that stalls cannot hide it by slowing the
-//! questions down.
+//! questions down. Herd: all connections send at once, and again when the last has its answer.
 
 mod connection;
 mod events;
 mod outcome;
 mod reader;
+mod syscalls;
 mod verdict;
 
 use std::os::fd::OwnedFd;
@@ -24,23 +25,31 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
+pub use self::connection::open_session;
 use self::connection::{Connection, Inbox, Progress};
+pub use self::events::Events;
 use self::outcome::{Accounts, Tally};
 pub use self::outcome::{Latency, Outcome};
 pub use self::reader::Reader;
-pub use self::verdict::Wrong;
+pub use self::syscalls::Counter;
+use self::syscalls::Counting;
+pub use self::verdict::{Expected, Wrong, judge};
 use crate::clock::monotonic_ns;
-use crate::workload::{FIRST_ID, Target, Workload};
+use crate::launch::raise_open_files;
+use crate::workload::{FIRST_HERD, FIRST_ID, TOOL, Target, Workload};
 
 #[derive(Args, Debug)]
 pub struct DriveArgs {
-    /// Where to send requests, numeric address only
+    /// Where to send requests, numeric address only; if given several times, connections take them in turn
     #[arg(long, default_value = "http://127.0.0.1:9001/mcp")]
-    pub url: Target,
+    pub url: Vec<Target>,
     #[arg(long, value_enum, default_value = "call")]
     pub workload: Workload,
     #[arg(long, short, default_value_t = 32)]
     pub connections: usize,
+    /// The tool to call, if a proxy offers it under another name
+    #[arg(long, default_value = TOOL)]
+    pub tool: String,
     /// Length of the measured window
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
@@ -56,6 +65,9 @@ pub struct DriveArgs {
     /// The backend, to tell its turns on a shared core from those of strangers
     #[arg(long)]
     pub backend_pid: Option<u32>,
+    /// Count the system calls of the watched processes
+    #[arg(long, value_enum, requires = "watch_pid")]
+    pub count_syscalls: Option<Counter>,
 }
 
 /// More than one thread can send; a schedule with intervals below a microsecond would only measure that.
@@ -67,6 +79,7 @@ const IDLE_WAIT: Duration = Duration::from_millis(20);
 
 /// Runs the load, prints one line of JSON, and fails if an answer was wrong.
 pub fn run(args: &DriveArgs) -> Result<()> {
+    raise_open_files()?;
     let outcome = Driver::new(args)?.drive()?;
     println!("{}", serde_json::to_string(&outcome)?);
     if let Some(first) = &outcome.first_wrong {
@@ -79,20 +92,25 @@ struct Driver<'a> {
     args: &'a DriveArgs,
     epoll: OwnedFd,
     connections: Vec<Connection>,
-    /// Connections without a request, for the open loop.
+    /// Connections without a request, unless the loop is closed.
     idle: Vec<usize>,
     spares: Vec<Inbox>,
     next_id: u64,
-    schedule: Option<Schedule>,
+    herd: u64,
+    pace: Pace,
     /// No more requests are sent.
     stopping: bool,
     tally: Tally,
 }
 
-/// The open loop's schedule.
-struct Schedule {
-    next_ns: u64,
-    interval_ns: u64,
+/// When a connection sends its next request.
+enum Pace {
+    /// As soon as it has its answer.
+    Closed,
+    /// When one falls due.
+    Open { next_ns: u64, interval_ns: u64 },
+    /// When all have their answers.
+    Herd,
 }
 
 impl<'a> Driver<'a> {
@@ -102,7 +120,8 @@ impl<'a> Driver<'a> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut connections = Vec::with_capacity(args.connections);
         for index in 0..args.connections {
-            let connection = Connection::open(&args.url, args.workload)
+            let url = &args.url[index % args.url.len()];
+            let connection = Connection::open(url, args.workload, &args.tool)
                 .with_context(|| format!("connection {} of {}", index + 1, args.connections))?;
             register(&epoll, &connection, index)?;
             connections.push(connection);
@@ -111,17 +130,31 @@ impl<'a> Driver<'a> {
             // The default slack of 50 µs would be added to every scheduled moment.
             rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))?;
         }
-        let schedule = args.rate.map(|rate| Schedule { next_ns: monotonic_ns(), interval_ns: (1e9 / rate) as u64 });
-        let idle = (0..args.connections).collect();
-        let tally = Tally::new()?;
-        let (spares, next_id, stopping) = (Vec::new(), FIRST_ID, false);
-        Ok(Driver { args, epoll, connections, idle, spares, next_id, schedule, stopping, tally })
+        let pace = match args.rate {
+            Some(rate) => Pace::Open { next_ns: monotonic_ns(), interval_ns: (1e9 / rate) as u64 },
+            None if args.workload == Workload::Herd => Pace::Herd,
+            None => Pace::Closed,
+        };
+        Ok(Driver {
+            args,
+            epoll,
+            idle: (0..connections.len()).collect(),
+            connections,
+            spares: Vec::new(),
+            next_id: FIRST_ID,
+            herd: FIRST_HERD,
+            pace,
+            stopping: false,
+            tally: Tally::new()?,
+        })
     }
 
     fn drive(mut self) -> Result<Outcome> {
         self.send_due(monotonic_ns())?;
         self.turn_until(monotonic_ns() + seconds(self.args.warmup_seconds), false)?;
 
+        let counting =
+            self.args.count_syscalls.map(|counter| Counting::attach(counter, &self.args.watch_pid)).transpose()?;
         let unmeasured = self.tally.restart();
         let before = Accounts::read(self.args);
         let opened_ns = monotonic_ns();
@@ -129,6 +162,9 @@ impl<'a> Driver<'a> {
         let window_ns = monotonic_ns() - opened_ns;
         let used = Accounts::read(self.args).since(&before);
         let mut outcome = self.tally.outcome(self.args, window_ns, &used);
+        if let Some(counting) = counting {
+            outcome.add_syscalls(counting.finish()?);
+        }
 
         // The rest is not measured, but a request that is never answered is a fault of the run.
         self.tally.restart();
@@ -158,7 +194,7 @@ impl<'a> Driver<'a> {
                 self.on_event(event.data.u64() as usize)?;
             }
             now = monotonic_ns();
-            if self.schedule.is_some() {
+            if let Pace::Open { .. } = self.pace {
                 self.send_due(now)?;
             }
         }
@@ -166,8 +202,8 @@ impl<'a> Driver<'a> {
     }
 
     fn wait_at_most(&self, now: u64) -> Duration {
-        match &self.schedule {
-            Some(schedule) if !self.idle.is_empty() => Duration::from_nanos(schedule.next_ns.saturating_sub(now)),
+        match &self.pace {
+            Pace::Open { next_ns, .. } if !self.idle.is_empty() => Duration::from_nanos(next_ns.saturating_sub(now)),
             _ => IDLE_WAIT,
         }
     }
@@ -177,7 +213,7 @@ impl<'a> Driver<'a> {
         let was_busy = connection.busy;
         let tally = &mut self.tally;
         let mut arrived_ns = None;
-        let progress = connection.receive(self.args.workload, &mut self.spares, |sent_ns| {
+        let progress = connection.advance(&mut self.spares, |sent_ns| {
             tally.event(arrived_ns.get_or_insert_with(monotonic_ns).saturating_sub(sent_ns));
         });
         let (verdict, ended) = match progress {
@@ -192,33 +228,36 @@ impl<'a> Driver<'a> {
             Err(wrong) => tally.wrong(wrong),
         }
         if ended {
+            self.tally.reconnects += 1;
             self.reconnect(index)?;
         }
-        if self.schedule.is_some() {
-            if was_busy {
-                self.idle.push(index);
-            }
-            Ok(())
-        } else {
-            self.send(index, now)
+        if let Pace::Closed = self.pace {
+            return self.send(index, now);
         }
+        if was_busy {
+            self.idle.push(index);
+        }
+        if let Pace::Herd = self.pace
+            && self.idle.len() == self.connections.len()
+        {
+            self.herd += 1;
+            self.send_due(now)?;
+        }
+        Ok(())
     }
 
-    /// Sends what the schedule asks for by now; in a closed loop, the first request of every connection.
+    /// Sends what falls due by now: everything, unless the loop is open.
     fn send_due(&mut self, now: u64) -> Result<()> {
-        while let Some(index) = self.idle.pop() {
-            let since = match &mut self.schedule {
-                Some(schedule) if schedule.next_ns > now || self.stopping => {
-                    self.idle.push(index);
-                    return Ok(());
+        while !self.stopping && !self.idle.is_empty() {
+            let mut since = now;
+            if let Pace::Open { next_ns, interval_ns } = &mut self.pace {
+                if *next_ns > now {
+                    break;
                 }
-                Some(schedule) => {
-                    let due = schedule.next_ns;
-                    schedule.next_ns += schedule.interval_ns;
-                    due
-                }
-                None => now,
-            };
+                since = *next_ns;
+                *next_ns += *interval_ns;
+            }
+            let index = self.idle.pop().expect("just asked");
             self.send(index, since)?;
         }
         Ok(())
@@ -230,24 +269,28 @@ impl<'a> Driver<'a> {
         }
         self.next_id += 1;
         self.tally.sent += 1;
-        if self.connections[index].send(self.next_id, since_ns).is_err() {
-            // Closed between two requests, which a server may do at any time: once more on a new connection.
+        if self.args.workload == Workload::Connect {
             self.reconnect(index)?;
-            self.connections[index].send(self.next_id, since_ns)?;
+        }
+        if self.connections[index].send(self.next_id, self.herd, since_ns).is_err() {
+            // Closed between two requests, which a server may do at any time: once more on a new connection.
+            self.tally.reconnects += 1;
+            self.reconnect(index)?;
+            self.connections[index].send(self.next_id, self.herd, since_ns)?;
         }
         Ok(())
     }
 
     fn reconnect(&mut self, index: usize) -> Result<()> {
-        self.tally.reconnects += 1;
-        self.connections[index].reconnect(&self.args.url)?;
+        self.connections[index].reconnect()?;
         register(&self.epoll, &self.connections[index], index)
     }
 }
 
 /// Edge-triggered: see the epoll relay.
 fn register(epoll: &OwnedFd, connection: &Connection, index: usize) -> Result<()> {
-    let interest = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+    let mut interest = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+    interest.set(EventFlags::OUT, connection.waits_for_room());
     Ok(epoll::add(epoll, &connection.socket, EventData::new_u64(index as u64), interest)?)
 }
 

@@ -1,5 +1,7 @@
 //! Counting while it runs, and what is said at the end.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -64,15 +66,21 @@ pub struct Outcome {
     pub requests_per_second: f64,
     #[serde(flatten)]
     pub latency: Latency,
+    /// The whole distribution: how many nines (1 is the 90th percentile, 2 the 99th) and microseconds, as far as the
+    /// number of answers goes.
+    pub curve: Vec<(f64, f64)>,
     /// From the backend's stamp in each event to its arrival; absent without event streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_delay: Option<Latency>,
     /// Requests sent in the whole run, to compare with what reached the backend.
     pub sent: u64,
     pub reconnects: u64,
-    /// CPU of the watched processes per request; absent if none is watched.
+    /// CPU of the watched processes per request; absent if none is watched, or nothing was answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watched_cpu_us: Option<f64>,
+    /// System calls of the watched processes per request, by name; absent unless they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syscalls: Option<BTreeMap<String, f64>>,
     /// Share of the window in which somebody outside the run had a core that the proxy, the generator or the backend
     /// (whichever suffered most) wanted. A request then costs more, and not by the same factor for every proxy.
     pub disturbed_share: f64,
@@ -115,7 +123,7 @@ impl Tally {
     pub fn outcome(&self, args: &DriveArgs, window_ns: u64, used: &Accounts) -> Outcome {
         let requests = self.latency.len();
         let per_request_us = |ns: u64| ns as f64 / 1e3 / requests.max(1) as f64;
-        let watching = !args.watch_pid.is_empty();
+        let watching = !args.watch_pid.is_empty() && requests > 0;
         Outcome {
             workload: args.workload.name(),
             connections: args.connections,
@@ -126,10 +134,12 @@ impl Tally {
             first_wrong: self.first_wrong.map(|wrong| wrong.to_string()),
             requests_per_second: requests as f64 * 1e9 / window_ns.max(1) as f64,
             latency: Latency::of(&self.latency),
+            curve: curve(&self.latency),
             event_delay: (!self.event_delay.is_empty()).then(|| Latency::of(&self.event_delay)),
             sent: self.sent,
             reconnects: self.reconnects,
             watched_cpu_us: watching.then(|| per_request_us(used.watched.run_ns)),
+            syscalls: None,
             disturbed_share: used.disturbed_ns() as f64 / window_ns.max(1) as f64,
             generator_cpu_us: per_request_us(used.own.run_ns),
         }
@@ -162,6 +172,12 @@ impl Accounts {
 }
 
 impl Outcome {
+    /// Adds system calls, as many as were made for the answers of the window.
+    pub fn add_syscalls(&mut self, calls: BTreeMap<String, u64>) {
+        let requests = self.requests.max(1) as f64;
+        self.syscalls = Some(calls.into_iter().map(|(name, count)| (name, count as f64 / requests)).collect());
+    }
+
     /// Adds what happened outside the window: it is not timed, but it reached the backend, and it may have been wrong.
     pub fn add_unmeasured(&mut self, before: &Unmeasured, after: &Tally) {
         self.sent += before.sent + after.sent;
@@ -171,6 +187,14 @@ impl Outcome {
         let last = after.first_wrong.map(|wrong| wrong.to_string());
         self.first_wrong = first.or(self.first_wrong.take()).or(last);
     }
+}
+
+/// Ten points for every nine.
+fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+    let nines_max = (histogram.len().max(1) as f64).log10();
+    let points = (0..=60).map(|tenth| tenth as f64 / 10.0).take_while(|nines| *nines <= nines_max);
+    let value = |nines: f64| histogram.value_at_quantile(1.0 - 10f64.powf(-nines)) as f64 / 1e3;
+    points.map(|nines| (nines, value(nines))).collect()
 }
 
 impl Latency {
@@ -195,6 +219,10 @@ mod tests {
         assert!((latency.p50_us - 500.0).abs() < 1.0, "{latency:?}");
         assert!((latency.p99_us - 990.0).abs() < 1.0, "{latency:?}");
         assert!((latency.max_us - 1000.0).abs() < 1.0, "{latency:?}");
+        let curve = curve(&tally.latency);
+        let (nines, us) = curve[20];
+        assert!((nines - 2.0).abs() < 1e-9 && (us - 990.0).abs() < 1.0, "{curve:?}");
+        assert_eq!(curve.len(), 31, "a thousand answers say nothing about four nines");
     }
 
     #[test]

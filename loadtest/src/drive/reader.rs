@@ -17,6 +17,8 @@ pub struct Reader {
     body_end: usize,
     /// The answer asks for the connection to be closed.
     pub close: bool,
+    /// The body is an event stream.
+    pub events: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,6 +90,9 @@ impl Reader {
                         length = Some(decimal(value).ok_or(Wrong::Malformed)?);
                     } else if let Some(value) = value_of(line, b"connection") {
                         self.close = value.eq_ignore_ascii_case(b"close");
+                    } else if let Some(value) = value_of(line, b"content-type") {
+                        const STREAM: &[u8] = b"text/event-stream";
+                        self.events = value.get(..STREAM.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(STREAM));
                     }
                 }
                 Some(b't') => chunked |= value_of(line, b"transfer-encoding").is_some(),
@@ -209,6 +214,15 @@ mod tests {
         assert_eq!(read(b"HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n"), Err(Wrong::Malformed));
         let both = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n";
         assert_eq!(read(both), Err(Wrong::Malformed));
+    }
+
+    #[test]
+    fn an_event_stream_is_noticed() {
+        let mut answer =
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream;charset=utf-8\r\ncontent-length: 0\r\n\r\n".to_vec();
+        let mut reader = Reader::default();
+        assert_eq!(reader.advance(&mut answer), Ok(true));
+        assert!(reader.events);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A mock MCP backend: one thread, one monoio runtime, answers that cost as little as they can.
 //!
-//! It serves both eras at `POST /mcp` and insists on what a proxy must carry through: the session id it minted in the
+//! It serves both eras at `/mcp` and below, and insists on what a proxy must carry through: the session id it minted in the
 //! legacy era, the mirrored headers and `_meta` in the modern one. A proxy that loses one of them gets an error, and
 //! the load generator counts a wrong answer. `GET /counts` says what reached it, by JSON-RPC method.
 
@@ -22,7 +22,7 @@ use monoio_http::common::body::BodyExt;
 use monoio_http::common::request::Request;
 use monoio_http::h1::codec::decoder::{FillPayload, RequestDecoder};
 
-use self::answer::{Answer, Answers, EventStream};
+use self::answer::{Answer, Answers, Delayed, EventStream};
 use self::wire::Wire;
 
 #[derive(Args, Debug)]
@@ -33,7 +33,7 @@ pub struct MockArgs {
     /// Wait this long before each answer, milliseconds
     #[arg(long, default_value_t = 0)]
     pub delay_ms: u64,
-    /// `ttlMs` of a modern tools/list; 0 forbids a cache to keep it
+    /// `ttlMs` of the first page of a modern tools/list; 0 forbids a cache to keep it. Other pages always have 0
     #[arg(long, default_value_t = 0)]
     pub list_ttl_ms: u64,
 }
@@ -97,18 +97,23 @@ async fn serve_connection(stream: TcpStream, mock: &Mock) -> Result<()> {
         let (head, body) = request.into_parts();
         let body = body.bytes().await?;
 
-        let answer = match (head.method.as_str(), head.uri.path()) {
-            ("POST", "/mcp") => mock.answers.answer(&head.headers, &body, |method| mock.count(method)),
-            ("DELETE", "/mcp") => Answer::empty(200),
-            ("GET", "/counts") => Answer::json(200, mock.counts_json()),
-            _ => Answer::empty(404),
+        let Delayed { answer, delay } = match (head.method.as_str(), head.uri.path()) {
+            ("GET", "/counts") => Answer::json(200, mock.counts_json()).at_once(),
+            (_, path) if !path.starts_with("/mcp") => Answer::empty(404).at_once(),
+            ("POST", _) => mock.answers.answer(&head.headers, &body, |method| mock.count(method)),
+            ("GET", _) => Answers::stream(&head.headers).at_once(),
+            ("DELETE", _) => Answer::empty(200).at_once(),
+            _ => Answer::empty(405).at_once(),
         };
-        if !mock.delay.is_zero() {
-            monoio::time::sleep(mock.delay).await;
+        let delay = delay + mock.delay;
+        if !delay.is_zero() {
+            monoio::time::sleep(delay).await;
         }
         match answer {
             Answer::Whole(response) => wire.send(response).await?,
             Answer::Events(stream) => send_events(&mut wire, &stream).await?,
+            // No request follows on this connection: the next thing that is read is its end.
+            Answer::Silence => wire.stream_silence().await?,
         }
     }
     Ok(())

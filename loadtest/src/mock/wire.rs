@@ -46,6 +46,13 @@ impl Wire {
         self.send_encoded().await
     }
 
+    /// A comment goes with the head: some proxies pass a head on only with the first byte behind it.
+    pub(super) async fn stream_silence(&mut self) -> Result<()> {
+        self.encoded.borrow_mut().extend_from_slice(STREAM_HEAD);
+        self.encoded.borrow_mut().extend_from_slice(b"8\r\n: open\n\n\r\n");
+        self.send_encoded().await
+    }
+
     pub(super) async fn stream_event(&mut self, message: &str) -> Result<()> {
         write_event(&mut self.encoded.borrow_mut(), message);
         self.send_encoded().await

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::PATIENCE;
-use super::places::Reserved;
+use super::places::{BlackHole, Reserved};
 
 /// A scripted backend on a port of its own; dropped, it stops accepting.
 pub(crate) struct Backend {
@@ -67,6 +67,11 @@ impl Backend {
         Self::over(place.listen(), script)
     }
 
+    /// Comes up at an address where connecting hung so far.
+    pub(crate) fn in_place_of(place: BlackHole, script: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
+        Self::over(place.listen(), script)
+    }
+
     fn over(listener: TcpListener, script: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -121,6 +126,11 @@ impl Backend {
     /// Requests read whole so far.
     pub(crate) fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
+    }
+
+    /// Requests that scripts have read and nobody has taken yet.
+    pub(crate) fn waiting_requests(&self) -> Vec<String> {
+        self.requests.try_iter().collect()
     }
 
     /// Waits for the next request that a script has read: head and body as they came.

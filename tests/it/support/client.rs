@@ -82,7 +82,7 @@ impl Client {
         Self::over(socket.into())
     }
 
-    fn over(stream: TcpStream) -> Self {
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -128,39 +128,88 @@ impl Client {
         response
     }
 
+    /// Reads one answer, for a client that does not know whether it will get one: `None` when the
+    /// connection ends before the answer does, or when its end is the end of the connection.
+    pub(crate) fn try_response(&mut self) -> Option<Response> {
+        loop {
+            let end = find(&self.buffer, b"\r\n\r\n");
+            if let Some((head, body)) = end.map(|end| self.buffer.split_at(end + 4)) {
+                let head = String::from_utf8(head.to_vec()).unwrap();
+                let is_chunked = head.contains("Transfer-Encoding: chunked\r\n");
+                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+                let is_whole = match length {
+                    _ if head.starts_with("HTTP/1.1 204 ") => true,
+                    Some(length) => body.len() >= length.parse().unwrap(),
+                    None => is_chunked && (body.starts_with(b"0\r\n\r\n") || find(body, b"\r\n0\r\n\r\n").is_some()),
+                };
+                if is_whole {
+                    return Some(self.response());
+                }
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
+    /// Reads a head; `None` when the connection ends before it does.
+    pub(crate) fn try_head(&mut self) -> Option<String> {
+        let end = self.try_until(b"\r\n\r\n")?;
+        Some(String::from_utf8(self.buffer.drain(..end).collect()).unwrap())
+    }
+
     /// Reads a head, up to and with its empty line.
     pub(crate) fn head(&mut self) -> String {
-        let end = self.until(b"\r\n\r\n");
-        String::from_utf8(self.buffer.drain(..end).collect()).unwrap()
+        self.try_head().unwrap_or_else(|| panic!("ended inside: {:?}", String::from_utf8_lossy(&self.buffer)))
+    }
+
+    /// Reads that many bytes; `None` when the connection ends before.
+    pub(crate) fn try_exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < length {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.buffer.drain(..length).collect())
     }
 
     /// Reads that many bytes.
     pub(crate) fn exactly(&mut self, length: usize) -> Vec<u8> {
-        while self.buffer.len() < length {
-            assert!(self.fill(), "ended {} bytes early", length - self.buffer.len());
-        }
-        self.buffer.drain(..length).collect()
+        self.try_exactly(length).unwrap_or_else(|| panic!("ended {} bytes early", length - self.buffer.len()))
     }
 
     /// Reads one chunk's payload; empty for the last.
     pub(crate) fn chunk(&mut self) -> Vec<u8> {
-        let end = self.until(b"\r\n");
+        self.try_chunk().unwrap_or_else(|| panic!("ended inside: {:?}", String::from_utf8_lossy(&self.buffer)))
+    }
+
+    /// The same; `None` when the connection ends before the chunk does.
+    fn try_chunk(&mut self) -> Option<Vec<u8>> {
+        let end = self.try_until(b"\r\n")?;
         let line: Vec<u8> = self.buffer.drain(..end).collect();
         let digits = std::str::from_utf8(&line[..end - 2]).unwrap();
         let size = usize::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("chunk size {digits:?}"));
-        let payload = self.exactly(size);
-        assert_eq!(self.exactly(2), b"\r\n");
-        payload
+        let mut payload = self.try_exactly(size + 2)?;
+        assert!(payload.ends_with(b"\r\n"), "no CRLF behind a chunk of {size}");
+        payload.truncate(size);
+        Some(payload)
     }
 
     /// Reads one event of a chunked stream, with the empty line that ends it.
     pub(crate) fn event(&mut self) -> String {
+        self.try_event().expect("the stream ended")
+    }
+
+    /// The same; `None` when the stream or its connection ends.
+    pub(crate) fn try_event(&mut self) -> Option<String> {
         loop {
-            if let Some(at) = self.events.windows(2).position(|window| window == b"\n\n") {
-                return String::from_utf8(self.events.drain(..at + 2).collect()).unwrap();
+            if let Some(at) = find(&self.events, b"\n\n") {
+                return Some(String::from_utf8(self.events.drain(..at + 2).collect()).unwrap());
             }
-            let chunk = self.chunk();
-            assert!(!chunk.is_empty(), "the stream ended");
+            let chunk = self.try_chunk()?;
+            if chunk.is_empty() {
+                return None;
+            }
             self.events.extend(chunk);
         }
     }
@@ -192,12 +241,14 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    fn until(&mut self, mark: &[u8]) -> usize {
+    fn try_until(&mut self, mark: &[u8]) -> Option<usize> {
         loop {
-            if let Some(at) = self.buffer.windows(mark.len()).position(|window| window == mark) {
-                return at + mark.len();
+            if let Some(at) = find(&self.buffer, mark) {
+                return Some(at + mark.len());
             }
-            assert!(self.fill(), "ended inside: {:?}", String::from_utf8_lossy(&self.buffer));
+            if !self.fill() {
+                return None;
+            }
         }
     }
 
@@ -214,4 +265,8 @@ impl Client {
             Err(error) => panic!("reading: {error}"),
         }
     }
+}
+
+fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
+    bytes.windows(mark.len()).position(|window| window == mark)
 }

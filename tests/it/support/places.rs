@@ -33,8 +33,8 @@ impl Reserved {
 /// An address where connecting neither succeeds nor fails: its queue of connections is full.
 pub(crate) struct BlackHole {
     pub(crate) address: SocketAddr,
-    _listener: Socket,
-    _queued: Vec<Socket>,
+    listener: Socket,
+    queued: Vec<Socket>,
 }
 
 impl BlackHole {
@@ -50,7 +50,14 @@ impl BlackHole {
             let _ = socket.connect(&address);
             socket
         };
-        Self { address: address.as_socket().unwrap(), _queued: (0..8).map(fill).collect(), _listener: listener }
+        Self { address: address.as_socket().unwrap(), queued: (0..8).map(fill).collect(), listener }
+    }
+
+    /// From now on connections are taken: those of the queue, which have ended, and then others.
+    pub(crate) fn listen(self) -> TcpListener {
+        drop(self.queued);
+        self.listener.listen(128).unwrap();
+        self.listener.into()
     }
 }
 

@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
 use nix::sys::prctl;
@@ -45,7 +46,13 @@ pub(crate) struct Said {
 
 /// The command line, outside of the project's directory so that no configuration is found by chance.
 pub(crate) fn ringway<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    program(Path::new(env!("CARGO_BIN_EXE_ringway")), arguments)
+    program(&binary(), arguments)
+}
+
+/// The binary under test: the one that was built with the tests, or `RINGWAY_TEST_BINARY`.
+pub(crate) fn binary() -> PathBuf {
+    let built = || env!("CARGO_BIN_EXE_ringway").into();
+    std::env::var_os("RINGWAY_TEST_BINARY").map_or_else(built, PathBuf::from)
 }
 
 /// Serves a configuration file by a program that is, for now, a copy of the one under test.
@@ -61,11 +68,26 @@ fn program<S: AsRef<OsStr>>(path: &Path, arguments: impl IntoIterator<Item = S>)
 
 /// Serves a configuration file in a shell's place, behind what the shell does first.
 pub(crate) fn ringway_after(shell: &str, file: &Path) -> Command {
-    let script = format!("{shell}; exec \"$@\"");
-    let mut command = Command::new("bash");
-    command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_ringway"), "run", "--config"]).arg(file);
-    command.current_dir(std::env::temp_dir()).stdin(Stdio::null());
-    command
+    after(shell, &serving(file))
+}
+
+/// The command that serves a configuration file.
+pub(crate) fn serving(file: &Path) -> Command {
+    ringway_at(&binary(), file)
+}
+
+/// The same command with this many descriptors at most.
+pub(crate) fn limited(command: &Command, descriptors_max: usize) -> Command {
+    after(&format!("ulimit -n {descriptors_max}"), command)
+}
+
+/// A command in a shell's place, behind what the shell does first.
+fn after(first: &str, command: &Command) -> Command {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &format!("{first} && exec \"$@\""), "bash"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.current_dir(std::env::temp_dir()).stdin(Stdio::null());
+    shell
 }
 
 /// Runs a command line to its end.
@@ -81,7 +103,7 @@ pub(crate) fn say<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Sa
 impl Process {
     /// Serves a configuration file.
     pub(crate) fn serve(file: &Path) -> Self {
-        Self::start(ringway_at(Path::new(env!("CARGO_BIN_EXE_ringway")), file))
+        Self::start(serving(file))
     }
 
     /// Starts a command and waits until it serves.
@@ -162,6 +184,16 @@ impl Process {
     /// Descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// CPU time of all its threads.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+        // Behind the name in parentheses, which may hold anything: state, then numbers. The 12th and
+        // the 13th are user and system time in hundredths of a second.
+        let numbers = stat.rsplit(')').next().unwrap().split_whitespace();
+        let hundredths: u64 = numbers.skip(11).take(2).map(|number| number.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(hundredths * 10)
     }
 
     /// Resident memory of its own, in bytes: without the pages of its program, which come in as it runs.

@@ -28,7 +28,11 @@ pub(crate) struct ProxyBuilder {
     routes: String,
     workers: Option<usize>,
     hooks: Hooks,
+    reads_messages: bool,
 }
+
+/// Nothing needs the body, so that routes relay it unparsed.
+const UNPARSED: &str = "coalesce = { enabled = false }\ncache = { enabled = false }";
 
 impl Proxy {
     pub(crate) fn builder() -> ProxyBuilder {
@@ -142,6 +146,13 @@ impl ProxyBuilder {
         self
     }
 
+    /// Leaves coalescing and the cache on, as they are by default: messages are read. Without it bytes
+    /// are relayed as they are, for the stories about bytes.
+    pub(crate) fn reads_messages(mut self) -> Self {
+        self.reads_messages = true;
+        self
+    }
+
     /// For a test whose story needs a certain number; else it is the run's.
     pub(crate) fn workers(mut self, count: usize) -> Self {
         self.workers = Some(count);
@@ -158,9 +169,13 @@ impl ProxyBuilder {
         let workers = self.workers.unwrap_or_else(|| {
             std::env::var("RINGWAY_TEST_WORKERS").map_or(2, |text| text.parse().expect("a number of workers"))
         });
+        // Tests name hosts and origins as they like.
+        let open = |key: &str| if self.server.contains(key) { String::new() } else { format!("{key} = [\"*\"]\n") };
+        let hosts = open("allowed_hosts") + &open("allowed_origins");
         let listen = if self.server.contains("listen") { "" } else { "listen = [\"127.0.0.1:0\"]" };
+        let sharing = if self.reads_messages { "" } else { UNPARSED };
         format!(
-            "[server]\n{listen}\nworkers = {workers}\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n[limits]\n{}\n[defaults.backend]\n{}\n{}\n{}",
+            "[server]\n{listen}\n{hosts}\nworkers = {workers}\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n[limits]\n{}\n[defaults.backend]\n{sharing}\n{}\n{}\n{}",
             self.server, self.admin, self.limits, self.defaults, self.backends, self.routes
         )
     }
