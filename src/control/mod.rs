@@ -147,6 +147,7 @@ async fn serve(parts: ControlParts) -> io::Result<Exit> {
         counters: Cell::new(Counters::default()),
         changing: Cell::new(false),
         draining: Cell::new(false),
+        handing_over: Cell::new(false),
         handed_over: Cell::new(false),
         tasks: Tasks::default(),
     });
@@ -241,7 +242,8 @@ async fn drain(control: &Control, orders: &Orders, ending: Ending) -> Exit {
     };
     let deadline = clock::now() + timeout + DRAIN_GRACE;
     loop {
-        if control.fleet.borrow_mut().drained() {
+        // A successor that is not wanted any more must not outlive us.
+        if !control.handing_over.get() && control.fleet.borrow_mut().drained() {
             info!("drained");
             return Exit::Clean;
         }
@@ -302,6 +304,8 @@ struct Control {
     counters: Cell<Counters>,
     changing: Cell<bool>,
     draining: Cell<bool>,
+    /// A successor is being started.
+    handing_over: Cell<bool>,
     /// A successor serves, and answers operators too.
     handed_over: Cell<bool>,
     tasks: Tasks,

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use crate::support::backend::{EVENT_STREAM, LAST_CHUNK, chunk, event};
-use crate::support::client::GET;
+use crate::support::client::{CALL, GET, post};
 use crate::support::load::{Closing, under_load};
 use crate::support::process::ringway_at;
 use crate::support::session::{ask, initialize, legacy_server};
@@ -72,14 +72,21 @@ fn what_has_begun_ends_in_the_old_process() {
     });
     let file = TempFile::new();
     let mut process = before(&backend).start_process(&file);
-    let (mut listener, mut idle, mut fresh) = (process.client(), process.client(), process.client());
+    let (mut listener, mut idle, fresh) = (process.client(), process.client(), process.client());
     listener.send(GET);
     listener.head();
     assert_eq!(idle.call().field("connection"), None);
     process.hands_over();
     // Both are of the old process, which may not end them while a request may be on its way.
-    for client in [&mut idle, &mut fresh] {
-        let response = client.call();
+    let mut clients = [idle, fresh];
+    clients.iter_mut().for_each(|client| client.send(post(CALL)));
+    for client in &mut clients {
+        let mut response = client.response();
+        // It has been told that it hands over, and its workers hear of it a moment later.
+        while response.field("connection").is_none() {
+            assert_eq!(response.status, 200);
+            response = client.call();
+        }
         assert_eq!((response.status, response.field("connection")), (200, Some("close")));
         assert!(client.ended());
     }

@@ -65,7 +65,10 @@ pub(super) async fn run(control: &Rc<Control>) {
         // A container ends with its first process, and its successor with it.
         return error!("not handed over: this is process 1, with which all others end; start a new container instead");
     }
-    match hand_over(control, program).await {
+    control.handing_over.set(true);
+    let outcome = hand_over(control, program).await;
+    control.handing_over.set(false);
+    match outcome {
         Ok(successor) => {
             let pid = successor.child.id();
             info!(pid, "handed over");
@@ -75,6 +78,7 @@ pub(super) async fn run(control: &Rc<Control>) {
             let _ = successor.link.send(&Message::Done);
             control.handle.handed_over();
         }
+        Err(problem) if control.draining.get() => info!(%problem, "not handed over: draining"),
         Err(problem) => {
             control.count(|counters| counters.handovers_failed += 1);
             error!(%problem, "not handed over: this process serves on");
@@ -101,10 +105,15 @@ async fn hand_over(control: &Control, program: Program) -> io::Result<Successor>
     awaited(control, &link, &outcome).await
 }
 
-/// The helper thread's answer. A process that was told to end takes no successor.
+/// The helper thread's answer. A process that was told to end takes no successor, and waits with its
+/// end until there is none.
 async fn awaited(control: &Control, link: &Arc<Link>, outcome: &Receiver<io::Result<Child>>) -> io::Result<Successor> {
     loop {
         match outcome.try_recv() {
+            Ok(child) if control.draining.get() => {
+                kill(&mut child?);
+                return Err(io::Error::other("told to end meanwhile"));
+            }
             Ok(child) => return Ok(Successor { child: child?, link: Arc::clone(link) }),
             Err(TryRecvError::Disconnected) => return Err(io::Error::other("the helper thread failed")),
             Err(TryRecvError::Empty) => {}
@@ -169,10 +178,14 @@ fn end(child: &mut Child) -> String {
     if let Some(status) = ended {
         return format!("ended early ({status})");
     }
+    kill(child);
+    "was not ready and has been killed".to_owned()
+}
+
+fn kill(child: &mut Child) {
     // It cannot have ended unseen: nobody else waits for it.
     let _ = child.kill();
     let _ = child.wait();
-    "was not ready and has been killed".to_owned()
 }
 
 /// The process that this one takes over from.

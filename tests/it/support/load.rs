@@ -12,7 +12,7 @@ use super::{Client, Response};
 /// Callers that keep their connection, and callers with a new connection for each call.
 const CALLERS: [usize; 2] = [3, 2];
 
-/// Between two calls on new connections: each leaves a port in `TIME_WAIT`, and those are bounded.
+/// Between two calls on new connections.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Whether an answer may say that it is its connection's last.
@@ -52,7 +52,10 @@ pub(crate) fn under_load(
     };
     let fresh = |ended: &Receiver<()>| {
         while !over.load(Ordering::Relaxed) {
-            once(&mut Client::connect(address));
+            let mut client = Client::connect(address);
+            once(&mut client);
+            // Closed in the usual way each would leave its port in `TIME_WAIT` for a minute.
+            client.reset();
             let _ = ended.recv_timeout(PAUSE);
         }
     };
