@@ -26,6 +26,8 @@ fn storm(proxy: &Proxy, clients: usize) -> usize {
                         Some(response) => {
                             assert_eq!((response.status, response.field("retry-after")), (503, Some("1")));
                             refused.fetch_add(1, Ordering::SeqCst);
+                            // As it was told, if not quite for so long.
+                            thread::park_timeout(Duration::from_millis(50));
                             false
                         }
                         // A reset has overtaken the answer.
