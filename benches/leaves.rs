@@ -223,15 +223,15 @@ fn sharing(criterion: &mut Criterion) {
     };
     criterion.bench_function("sharing/scope of a credential", |bencher| bencher.iter(|| black_box(scope_of())));
 
-    let (mut cache, now, epochs, scope) = (Cache::new(), clock::now(), Arc::new(Epochs::default()), scope_of());
+    let (mut cache, now, epochs, scope) = (Cache::default(), clock::now(), Arc::new(Epochs::default()), scope_of());
     cache.resize(64 << 20);
     let asked = question(&mut bytes, &hasher, &head, &message);
-    cache.keep(&asked, scope, &Arc::new(answer(&epochs)));
+    cache.keep(&asked, &Arc::new(answer(&epochs, scope)));
     // Others, so that the table is not one line of the processor's cache.
     for number in 0..10_000_u32 {
         let mut other = QuestionBuilder::new(&mut bytes);
         other.part(&number.to_le_bytes());
-        cache.keep(&other.finish(&hasher), scope, &Arc::new(answer(&epochs)));
+        cache.keep(&other.finish(&hasher), &Arc::new(answer(&epochs, scope)));
     }
     assert!(matches!(cache.find(&asked, scope, now), Found::Fresh(_)), "kept");
     criterion.bench_function("cache/find, there", |bencher| {
@@ -244,7 +244,7 @@ fn sharing(criterion: &mut Criterion) {
     });
 }
 
-fn answer(epochs: &Arc<Epochs>) -> Shared {
+fn answer(epochs: &Arc<Epochs>, asker: Scope) -> Shared {
     let reply = Reply::parse(TOOLS).expect("a response");
     Shared {
         status: 200,
@@ -252,6 +252,7 @@ fn answer(epochs: &Arc<Epochs>) -> Shared {
         head: b"Content-Type: application/json\r\n"[..].into(),
         body: TOOLS.into(),
         scope: reply.scope,
+        asker,
         reply,
         received: clock::now(),
         ttl: Duration::from_secs(60),

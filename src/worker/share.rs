@@ -99,7 +99,7 @@ impl Sharing {
             flights: Flights::new(first),
             abroad: AHashMap::new(),
             seats: Slab::new(),
-            cache: Cache::new(),
+            cache: Cache::default(),
             outbox: BTreeMap::new(),
             alone: false,
         };

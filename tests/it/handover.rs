@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use crate::support::backend::{EVENT_STREAM, LAST_CHUNK, chunk, event};
-use crate::support::client::{CALL, GET, post};
+use crate::support::client::{CALL, post};
 use crate::support::load::{Closing, under_load};
 use crate::support::process::ringway_at;
 use crate::support::session::{ask, initialize, legacy_server};

@@ -79,13 +79,13 @@ impl Fleet {
     fn answer(&self, cache_scope: &str, ttl_ms: u64) -> Landing {
         let validity = Validity::begin(&self.epochs, Slot::of(MethodLabel::ToolsList, b""));
         let body = format!(r#"{{"id":1,"result":{{"ttlMs":{ttl_ms},"cacheScope":"{cache_scope}"}}}}"#);
-        Landing::Answer(Arc::new(Shared::of_body(&body, validity, self.now)))
+        Landing::Answer(Arc::new(Shared::of_body(&body, scope("nobody"), validity, self.now)))
     }
 
     /// Every worker learns that answers to a question are public.
     fn make_public(&self, question: &Question) {
         let answer = self.answer("public", 0);
-        self.workers.iter().for_each(|(sharing, _)| sharing.keep(question, scope("nobody"), &answer));
+        self.workers.iter().for_each(|(sharing, _)| sharing.keep(question, &answer));
     }
 
     fn has(&self, worker: usize, question: &Question, asker: &str) -> bool {
