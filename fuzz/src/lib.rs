@@ -133,8 +133,11 @@ pub fn reread(bytes: &[u8]) -> usize {
     // All at once, and streamed with a first piece beside the head.
     for piece in [usize::MAX, usize::from(piece).max(1)] {
         let Some((out, payload, is_whole)) = emit(&head, head_bytes, body, piece) else { return read };
-        let readings =
-            [readers::by_httparse(&out), readers::by_monoio_http(&out), readers::by_hyper(&out, usize::from(bytes[0]))];
+        let readings = [
+            readers::by_httparse(&out),
+            readers::by_monoio_http(&out),
+            readers::by_hyper(&out, usize::from(bytes[0]), is_whole),
+        ];
         let mut ours = RequestHead::default();
         let roomy = HeadLimits { head_bytes_max: 8192, target_bytes_max: 1024, headers_max: 64 };
         assert!(matches!(ours.decode(&out, &roomy), Ok(Some(_))), "we accept what we write");
