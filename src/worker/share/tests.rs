@@ -76,15 +76,15 @@ impl Fleet {
         }
     }
 
-    fn answer(&self, cache_scope: &str, ttl_ms: u64) -> Landing {
+    fn answer(&self, asker: &str, cache_scope: &str, ttl_ms: u64) -> Landing {
         let validity = Validity::begin(&self.epochs, Slot::of(MethodLabel::ToolsList, b""));
         let body = format!(r#"{{"id":1,"result":{{"ttlMs":{ttl_ms},"cacheScope":"{cache_scope}"}}}}"#);
-        Landing::Answer(Arc::new(Shared::of_body(&body, scope("nobody"), validity, self.now)))
+        Landing::Answer(Arc::new(Shared::of_body(&body, scope(asker), validity, self.now)))
     }
 
     /// Every worker learns that answers to a question are public.
     fn make_public(&self, question: &Question) {
-        let answer = self.answer("public", 0);
+        let answer = self.answer("nobody", "public", 0);
         self.workers.iter().for_each(|(sharing, _)| sharing.keep(question, &answer));
     }
 
@@ -131,7 +131,7 @@ fn p_061_an_owner_goes_by_who_led_and_not_by_who_asked_first() {
     let followers = [fleet.ask(0, &question, "alice"), fleet.ask(0, &question, "bob")];
     // The owner does not hear of it: somebody there still leads.
     drop(first);
-    leads(second).land(&fleet.answer("private", 1_000));
+    leads(second).land(&fleet.answer("bob", "private", 1_000));
     fleet.pump();
     let [alice, bob] = followers.map(landed);
     assert!(matches!(alice, Landing::Again), "{alice:?}");
@@ -152,7 +152,7 @@ fn p_061_a_worker_goes_by_who_led_and_not_by_who_asks_first_there() {
     let third = fleet.ask(1, &question, "alice");
     fleet.pump();
     drop(first);
-    leader.land(&fleet.answer("private", 1_000));
+    leader.land(&fleet.answer("alice", "private", 1_000));
     fleet.pump();
     let (bob, alice) = (landed(second), landed(third));
     assert!(matches!(bob, Landing::Again), "{bob:?}");
@@ -187,7 +187,7 @@ fn a_successor_that_let_somebody_lead_does_not_wait_for_the_answer() {
     fleet.pump();
     let follower = fleet.ask(0, &question, "alice");
     fleet.workers[1].0.peer_ended(0, FlightId(0));
-    leads(leader).land(&fleet.answer("private", 0));
+    leads(leader).land(&fleet.answer("alice", "private", 0));
     fleet.pump();
     leads(follower);
 }
@@ -230,7 +230,7 @@ fn a_full_mailbox_holds_up_no_other_worker() {
     fleet.pump();
     let fill = || PeerMessage::Audience { ticket: FlightId(u64::MAX), waits: false };
     while fleet.peers.send(1, fill()).is_ok() {}
-    leader.land(&fleet.answer("public", 0));
+    leader.land(&fleet.answer("alice", "public", 0));
     assert!(!fleet.workers[0].0.has_sent_all());
     let (sharing, mailbox) = &fleet.workers[2];
     while let Some(message) = mailbox.take_peer() {
