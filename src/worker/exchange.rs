@@ -446,7 +446,6 @@ impl<'a> Exchange<'a> {
     ) -> Result<Outcome, ProxyError> {
         let core = self.core;
         if self.is_lost_session(way, &mut lease, &mut buffer, head_length).await? {
-            core.count(SessionEvent::RefusedBackend);
             return Err(ProxyError::SessionLost);
         }
         let (head, answer) = (&self.heads.request, &self.heads.answer);
