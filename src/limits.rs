@@ -56,6 +56,9 @@ pub const LOOK_AHEAD_BYTES_MAX: usize = 2 * LARGE_BUFFER_BYTES;
 /// requests share among themselves only.
 pub const PEER_TICKETS_MAX: usize = 512;
 
+/// Connections that one worker hands to others in a tick, between two looks at what they carry.
+pub const HANDED_PER_TICK_MAX: usize = 16;
+
 /// Times a request asks again for a shared answer before it goes on by itself.
 pub const SHARE_ATTEMPTS_MAX: usize = 3;
 

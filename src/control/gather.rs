@@ -119,6 +119,7 @@ fn add_counters(total: &mut WorkerStats, part: &WorkerStats) {
     add_each(&mut total.invalidated, &part.invalidated);
     add_each(&mut total.sessions, &part.sessions);
     total.accepted += part.accepted;
+    total.handed_over += part.handed_over;
     total.connects += part.connects;
     total.reused += part.reused;
     total.retries += part.retries;

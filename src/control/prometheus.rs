@@ -128,6 +128,12 @@ fn connections(page: &mut Page, total: &WorkerStats) {
     page.family("ringway_connections", Kind::Gauge, "Connections open.");
     page.sample(&[("side", "client")], total.client_connections);
     page.sample(&[("side", "upstream")], total.upstream_connections);
+    page.single(
+        "ringway_connections_handed_over_total",
+        Kind::Counter,
+        "Connections that a worker with far more streams than others handed to one of them.",
+        total.handed_over,
+    );
     page.single("ringway_connections_accepted_total", Kind::Counter, "Client connections accepted.", total.accepted);
     page.single("ringway_exchanges", Kind::Gauge, "Requests in flight.", total.exchanges);
     page.single("ringway_streams", Kind::Gauge, "Requests in flight whose answer is an event stream.", total.streams);

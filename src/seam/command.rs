@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::{PeerMessage, Undelivered, WorkerStats};
+use super::{Load, PeerMessage, Undelivered, WorkerStats};
 use crate::coalesce::FlightId;
 
 /// Commands waiting for one worker. Control sends a handful per reload or scrape.
@@ -48,6 +48,7 @@ pub enum Command {
 pub struct WorkerHandle {
     commands: Sender<Command>,
     peers: Sender<PeerMessage>,
+    pub(super) load: Arc<Load>,
     wake: Arc<UnixStream>,
     pending: Arc<AtomicBool>,
 }
@@ -75,7 +76,13 @@ pub fn mailbox() -> std::io::Result<(WorkerHandle, Mailbox)> {
     theirs.set_nonblocking(true)?;
     let pending = Arc::new(AtomicBool::new(false));
     Ok((
-        WorkerHandle { commands: commands_in, peers: peers_in, wake: Arc::new(ours), pending: Arc::clone(&pending) },
+        WorkerHandle {
+            commands: commands_in,
+            peers: peers_in,
+            load: Arc::default(),
+            wake: Arc::new(ours),
+            pending: Arc::clone(&pending),
+        },
         Mailbox { commands, peers, wake: Some(theirs), pending },
     ))
 }
@@ -100,7 +107,7 @@ impl WorkerHandle {
     pub fn send_peer(&self, message: PeerMessage) -> Result<(), Undelivered> {
         self.peers.try_send(message).map_err(|refused| match refused {
             TrySendError::Full(message) => Undelivered::Full(message),
-            TrySendError::Disconnected(_) => Undelivered::Ended,
+            TrySendError::Disconnected(message) => Undelivered::Ended(message),
         })?;
         self.ring();
         Ok(())

@@ -15,6 +15,7 @@ pub use crate::mcp::{RandomSecret, SessionKeys};
 pub use access::{AccessLines, access_lines};
 pub use command::{Command, Mailbox, WorkerHandle, mailbox};
 pub use labels::{Cached, Coalesced, Era, ErasSeen, Invalidation, SessionEvent, Share};
+use peer::Load;
 pub use peer::{Landing, PeerMessage, Peers, Undelivered};
 pub use snapshot::{BuildError, Label, Names, Snapshot, SnapshotCell};
 pub use stats::{Counted, Counts, EndpointStats, Latency, Series, StatusClass, WorkerStats};

@@ -150,6 +150,8 @@ pub struct WorkerStats {
     pub cache_entries: usize,
     /// Legacy sessions, indexed by [`SessionEvent`].
     pub sessions: [u64; SessionEvent::COUNT],
+    /// Connections handed to another worker as soon as they were accepted.
+    pub handed_over: u64,
     /// Client connections accepted.
     pub accepted: u64,
     /// Client connections open (gauge).

@@ -17,6 +17,7 @@ use crate::clock::{self, Tick};
 use crate::config::model::{Limits, TraceHeaders};
 use crate::error::{ProxyError, Refusal};
 use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead, Trace, TraceIds};
+use crate::limits;
 use crate::seam::{Counted, Snapshot, SnapshotCell, WorkerStats};
 use crate::server::Hooks;
 use crate::upstream::Upstreams;
@@ -38,6 +39,8 @@ pub(super) struct Core {
     pub(super) scratch: RefCell<Vec<u8>>,
     pub(super) upstreams: Upstreams,
     pub(super) sharing: Rc<Sharing>,
+    /// Connections handed to other workers in this tick.
+    handed: Cell<usize>,
     pub(super) stats: RefCell<WorkerStats>,
     pub(super) draining: Cell<bool>,
     pub(super) connections: Cell<usize>,
@@ -108,6 +111,7 @@ impl Core {
             access,
             hooks,
             sharing: Rc::new(sharing),
+            handed: Cell::new(0),
             idle_until: Cell::default(),
             exchanges: Rc::default(),
             errands: Rc::default(),
@@ -160,7 +164,24 @@ impl Core {
         self.idle_until.set(if idle_wait.is_zero() { now } else { now.after(idle_wait) });
         self.draining.set(true);
         self.sharing.stand_alone();
+        self.sharing.tell_load(None);
         self.alarms.ring_all();
+    }
+
+    /// Tells the other workers what this one carries.
+    pub(super) fn tell_load(&self) {
+        self.handed.set(0);
+        if !self.draining.get() {
+            self.sharing.tell_load(Some(self.streams.get()));
+        }
+    }
+
+    /// The worker that a connection accepted now is handed to, if this one has far more to do than others.
+    /// What they carry is known as of their last tick, so only a few go there in each.
+    pub(super) fn hands_over(&self) -> Option<usize> {
+        let lighter = self.sharing.lighter_worker().filter(|_| self.handed.get() < limits::HANDED_PER_TICK_MAX)?;
+        self.handed.set(self.handed.get() + 1);
+        Some(lighter)
     }
 
     /// Whether connections between two requests end.

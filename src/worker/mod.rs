@@ -43,7 +43,7 @@ use crate::coalesce::FlightId;
 use crate::error::Refusal;
 use crate::http::Socket;
 use crate::limits;
-use crate::seam::{AccessLines, Command, Mailbox, Peers, SnapshotCell};
+use crate::seam::{AccessLines, Command, Mailbox, PeerMessage, Peers, SnapshotCell};
 use crate::server::Hooks;
 
 /// What a worker begins with.
@@ -92,7 +92,10 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
         }
         start.mailbox.rearm();
         while let Some(message) = start.mailbox.take_peer() {
-            core.sharing.receive(message, clock::now());
+            match message {
+                PeerMessage::Connection { stream, peer, on_loopback } => begin(&core, stream, peer, on_loopback),
+                message => core.sharing.receive(message, clock::now()),
+            }
         }
         core.sharing.flush();
         while let Some(command) = start.mailbox.take() {
@@ -182,6 +185,7 @@ async fn tick(core: Rc<Core>, worker: usize) {
         let now = Tick(u32::try_from(ticks).unwrap_or(u32::MAX - 1));
         core.deadlines.advance(now);
         core.alarms.ring(now);
+        core.tell_load();
         core.access.flush();
         if now.0 >= swept + SWEEP_TICKS {
             swept = now.0;
@@ -341,7 +345,7 @@ async fn accept_some(core: &Rc<Core>, listener: &Listener, stop: &Stop) -> io::R
 fn accept_queued(core: &Rc<Core>, listener: &Listener, max: usize) -> io::Result<()> {
     for _ in 0..max {
         match listener.socket.accept() {
-            Ok((stream, peer)) => begin(core, stream, peer, listener.on_loopback),
+            Ok((stream, peer)) => place(core, stream, peer, listener.on_loopback),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             // This one was reset while it waited; the next may be well.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -350,6 +354,20 @@ fn accept_queued(core: &Rc<Core>, listener: &Listener, max: usize) -> io::Result
         }
     }
     Ok(())
+}
+
+/// Serves a new connection here, or has a worker do so that carries far less.
+fn place(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr, on_loopback: bool) {
+    let Some(lighter) = core.hands_over() else {
+        return begin(core, stream, peer, on_loopback);
+    };
+    let connection = PeerMessage::Connection { stream, peer, on_loopback };
+    match core.sharing.hand_over(lighter, connection) {
+        None => core.stats.borrow_mut().handed_over += 1,
+        Some(PeerMessage::Connection { stream, peer, on_loopback }) => begin(core, stream, peer, on_loopback),
+        // What comes back is what was sent.
+        Some(_) => {}
+    }
 }
 
 /// Starts to serve a connection, or closes it.

@@ -119,6 +119,24 @@ impl Sharing {
         self.question(|question| question.part(name)).owner(self.peers.len()) == self.me
     }
 
+    /// Tells the others how many streams this worker carries; nothing if it takes no connections.
+    pub(super) fn tell_load(&self, streams: Option<usize>) {
+        self.peers.tell_load(self.me, streams);
+    }
+
+    /// The worker with the fewest streams, if this one has far more.
+    pub(super) fn lighter_worker(&self) -> Option<usize> {
+        self.peers.lighter_than(self.me)
+    }
+
+    /// Hands a connection to another worker. It comes back if that takes none.
+    pub(super) fn hand_over(&self, worker: usize, connection: PeerMessage) -> Option<PeerMessage> {
+        match self.peers.send(worker, connection) {
+            Ok(()) => None,
+            Err(Undelivered::Full(connection) | Undelivered::Ended(connection)) => Some(connection),
+        }
+    }
+
     /// What the cache has.
     pub(super) fn find(&self, question: &Question, scope: Scope, now: Instant) -> Found {
         self.state.borrow().cache.find(question, scope, now)
@@ -220,6 +238,8 @@ impl Sharing {
                     self.land(state, ticket, &landing, None);
                 }
             }
+            // For who accepts connections, not for who shares answers.
+            PeerMessage::Connection { .. } => {}
             PeerMessage::Audience { ticket, waits } => {
                 if let Some(abroad) = state.abroad.get_mut(&ticket) {
                     abroad.audience = waits;

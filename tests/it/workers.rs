@@ -170,3 +170,41 @@ fn a_worker_that_dies_is_replaced() {
     }
     assert!(proxy.metric("ringway_connections_accepted_total") >= counted, "counters do not go down");
 }
+
+/// The kernel spreads connections by their addresses and ports, and knows nothing of what they carry.
+#[test]
+fn a_worker_with_far_more_streams_than_another_hands_new_connections_over() {
+    let backend = Backend::scripted(|exchange| {
+        exchange.request();
+        exchange.send(EVENT_STREAM);
+        exchange.wait_for_end();
+    });
+    let proxy = Proxy::builder().workers(2).backend("b", &[backend.address()]).start();
+    let streams = || {
+        let workers = proxy.operator().page("/stats")["workers"].as_array().expect("workers").clone();
+        [0, 1].map(|index: usize| workers[index]["streams"].as_u64().expect("a number"))
+    };
+    // All on one worker: those that meet the other one are let go.
+    let mut held = Vec::new();
+    while held.len() < 80 && proxy.metric("ringway_connections_handed_over_total") == 0.0 {
+        let before = streams();
+        let mut client = proxy.client();
+        client.send(GET);
+        client.head();
+        if streams()[0] > before[0] {
+            held.push(client);
+        } else {
+            drop(client);
+            eventually("it is let go", || streams() == before);
+        }
+    }
+    let mut more = Vec::new();
+    eventually("a connection is handed over", || {
+        let mut client = proxy.client();
+        client.send(GET);
+        client.head();
+        more.push(client);
+        proxy.metric("ringway_connections_handed_over_total") > 0.0
+    });
+    assert!(streams()[1] > 0, "{:?}", streams());
+}
