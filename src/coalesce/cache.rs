@@ -14,7 +14,9 @@ use quick_cache::unsync;
 use super::{Question, Scope, Shared};
 use crate::mcp::{CacheScope, Outcome};
 
-/// The cache of one worker. Keeps no time: `now` comes with each question.
+/// The cache of one worker. Keeps no time: `now` comes with each question; and nothing before
+/// [`Cache::resize`].
+#[derive(Default)]
 pub struct Cache {
     entries: Option<unsync::Cache<Key, Entry, ByBytes, RandomState>>,
     bytes_max: u64,
@@ -75,12 +77,6 @@ pub enum Found {
 }
 
 impl Cache {
-    /// Keeps nothing before [`Cache::resize`].
-    #[must_use]
-    pub fn new() -> Self {
-        Self { entries: None, bytes_max: 0 }
-    }
-
     /// Sets the bound, in bytes; what lies beyond it goes. Zero keeps nothing.
     pub fn resize(&mut self, bytes_max: u64) {
         if bytes_max == self.bytes_max {
@@ -224,7 +220,7 @@ mod tests {
 
     impl Fixture {
         fn new(bytes_max: u64) -> Self {
-            let mut cache = Cache::new();
+            let mut cache = Cache::default();
             cache.resize(bytes_max);
             Self {
                 cache,

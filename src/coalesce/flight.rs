@@ -179,17 +179,6 @@ impl Flights {
         of_worker.into_iter().map(|(ticket, id)| (id, Member::Peer { worker, ticket })).collect()
     }
 
-    /// The question of a flight.
-    #[must_use]
-    pub fn question(&self, id: FlightId) -> Option<&Question> {
-        self.all.get(&id).map(|flight| &flight.key.question)
-    }
-
-    /// Every flight.
-    pub fn ids(&self) -> impl Iterator<Item = FlightId> {
-        self.all.keys().copied()
-    }
-
     /// Whether nobody waits for anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -28,5 +28,5 @@ pub use error::HttpError;
 pub use fields::{Field, FieldKind, Span};
 pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Version};
 pub use io::Socket;
-pub use shared::shared_fields;
+pub use shared::{shared_fields, varies_by_credential};
 pub use trace::{Trace, TraceIds, TraceParent};

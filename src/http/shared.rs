@@ -40,6 +40,16 @@ pub fn shared_fields(head: &ResponseHead, buffer: &[u8], from_stream: bool) -> O
     Some(out)
 }
 
+/// Whether an answer varies by who asks: whatever else it says of itself, it is for its asker's
+/// credentials only.
+#[must_use]
+pub fn varies_by_credential(head: &ResponseHead, buffer: &[u8]) -> bool {
+    head.fields().iter().filter(|field| field.name.of_buffer(buffer).eq_ignore_ascii_case(b"vary")).any(|field| {
+        let names = field.value.of_buffer(buffer).split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        names.map(FieldKind::of).any(|kind| kind == FieldKind::Credential)
+    })
+}
+
 /// Whether a `Vary` names what askers of one question may differ in.
 fn varies_by_more(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|name| {
@@ -71,6 +81,19 @@ mod tests {
         assert_eq!(lines(fields, false).as_deref(), Some(kept));
         let stream = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\nX: y\r\n";
         assert_eq!(lines(stream, true).as_deref(), Some("X: y\r\nContent-Type: application/json\r\n"));
+    }
+
+    #[test]
+    fn what_varies_by_credential_is_seen() {
+        let varies = |vary: &str| {
+            let bytes = format!("HTTP/1.1 200 OK\r\nVary: {vary}\r\n\r\n");
+            let limits = HeadLimits { head_bytes_max: 4096, target_bytes_max: 64, headers_max: 32 };
+            let mut head = ResponseHead::default();
+            head.decode(bytes.as_bytes(), &limits).expect("a head").expect("whole");
+            varies_by_credential(&head, bytes.as_bytes())
+        };
+        assert!(varies("Accept, authorization") && varies("Cookie"));
+        assert!(!varies("Accept, Origin"));
     }
 
     #[test]

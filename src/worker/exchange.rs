@@ -24,7 +24,7 @@ use super::message::Asking;
 use super::panic::Guarded;
 use super::record::Record;
 use super::respond;
-use super::share::{Answer, Leading, Turn};
+use super::share::{Answer, Leading, Turn, Waiting};
 use crate::clock::{self, Tick};
 use crate::coalesce::Found;
 use crate::config::model::{Backend, BodyMode};
@@ -121,7 +121,7 @@ impl<'a> Exchange<'a> {
         self.learn(&way, message.as_ref(), record);
         match &message {
             Some(message) if let Some(asking) = self.asking(&way, message) => {
-                self.share(&way, message, &asking, record).await
+                self.share(&way, message, asking, record).await
             }
             message => {
                 // One that could be shared if it did not want something of its own.
@@ -196,7 +196,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         way: &Way<'a>,
         message: &Envelope,
-        asking: &Asking,
+        mut asking: Asking,
         record: &mut Record,
     ) -> Result<Outcome, ProxyError> {
         let sharing = &self.core.sharing;
@@ -206,13 +206,13 @@ impl<'a> Exchange<'a> {
                 Found::Fresh(answer) => {
                     self.core.count(Cached::Hit);
                     record.share = Share::Hit;
-                    return self.serve(asking, &answer, record).await;
+                    return self.serve(&asking, &answer, record).await;
                 }
                 Found::Stale { shared, while_revalidate: true, .. } => {
-                    self.refresh(way, asking, &shared, record);
+                    self.refresh(way, &asking, &shared, record);
                     self.core.count(Cached::Stale);
                     record.share = Share::Stale;
-                    return self.serve(asking, &shared, record).await;
+                    return self.serve(&asking, &shared, record).await;
                 }
                 Found::Stale { shared, if_error, .. } => stand_in = if_error.then_some(shared),
                 Found::Nothing => {}
@@ -222,31 +222,57 @@ impl<'a> Exchange<'a> {
                 record.share = Share::Miss;
             }
             if !way.cluster.backend.coalesce.enabled {
-                return self.lead(way, asking, None, stand_in, record).await;
+                return self.lead(way, &asking, None, stand_in, record).await;
             }
-            let mut waiting = sharing.take_seat(&asking.question, asking.scope, asking.terms.validity.epoch());
-            match self.unless_client_leaves(pin!(poll_fn(|cx| waiting.poll(cx)))).await? {
+            let waiting = sharing.take_seat(&asking.question, asking.scope, asking.terms.validity.epoch());
+            match self.turn(waiting, way.due).await? {
                 Turn::Lead(leading) => {
                     self.core.count(Coalesced::Leader);
                     record.share = Share::Leader;
-                    return self.lead(way, asking, Some(leading), stand_in, record).await;
+                    return self.lead(way, &asking, Some(leading), stand_in, record).await;
                 }
                 Turn::Landed(Landing::Answer(answer)) => {
                     self.core.count(Coalesced::Follower);
                     record.share = Share::Follower;
-                    return self.serve(asking, &answer, record).await;
+                    return self.serve(&asking, &answer, record).await;
                 }
                 Turn::Landed(Landing::Failed(error)) => {
                     self.core.count(Coalesced::Follower);
                     record.share = Share::Follower;
-                    return self.stand_in(asking, stand_in, error, record).await;
+                    return self.stand_in(&asking, stand_in, error, record).await;
                 }
                 Turn::Landed(Landing::Leader) => break,
-                Turn::Landed(Landing::Again) => self.core.count(Coalesced::Redispatched),
+                Turn::Landed(Landing::Again) => {
+                    self.core.count(Coalesced::Redispatched);
+                    // As of now: what was asked before may have become void.
+                    let Some(again) = self.asking(way, message) else { break };
+                    asking = again;
+                }
             }
         }
         self.core.count(Coalesced::Alone);
         self.relay(way, Some(message), record).await
+    }
+
+    /// Waits for its turn, no longer than the exchange may last.
+    async fn turn(&mut self, mut waiting: Waiting, due: Tick) -> Result<Turn, ProxyError> {
+        let core = Rc::clone(self.core);
+        let alarm = core.alarms.add();
+        alarm.set(due);
+        let turn = poll_fn(|cx| {
+            if let Poll::Ready(turn) = waiting.poll(cx) {
+                return Poll::Ready(Ok(turn));
+            }
+            // A drain rings too.
+            while alarm.poll(cx).is_ready() {
+                if core.deadlines.now() >= due {
+                    return Poll::Ready(Err(UpstreamError::RequestTimeout.into()));
+                }
+                alarm.set(due);
+            }
+            Poll::Pending
+        });
+        self.unless_client_leaves(pin!(turn)).await?
     }
 
     /// Fetches an answer for all who wait, and relays it.
@@ -420,7 +446,6 @@ impl<'a> Exchange<'a> {
     ) -> Result<Outcome, ProxyError> {
         let core = self.core;
         if self.is_lost_session(way, &mut lease, &mut buffer, head_length).await? {
-            core.count(SessionEvent::RefusedBackend);
             return Err(ProxyError::SessionLost);
         }
         let (head, answer) = (&self.heads.request, &self.heads.answer);

@@ -203,8 +203,10 @@ impl Fetched {
             _ => return None,
         };
         // The older revisions have no such hints: what looks like one says nothing (P-071).
-        let is_public =
-            terms.era == Era::Modern && reply.scope == CacheScope::Public && cache.scope_max == CacheScopeMax::Public;
+        let is_public = terms.era == Era::Modern
+            && reply.scope == CacheScope::Public
+            && cache.scope_max == CacheScopeMax::Public
+            && !http::varies_by_credential(answer, self.buffer.filled());
         let grace = |grace: Duration| if ttl.is_zero() { Duration::ZERO } else { grace };
         Some(Shared {
             status: answer.status,

@@ -69,6 +69,13 @@ impl Exchange<'_> {
                     Ok(None)
                 };
             }
+            // Which versions there are is the backend's to say, as long as nobody else has said it: a client
+            // must not be told of one that it would be refused for too.
+            Class::Refused(McpError::UnsupportedVersion)
+                if way.mode == BodyMode::Headers && backend.protocol == Protocol::Auto =>
+            {
+                return Ok(None);
+            }
             Class::Refused(error) => return Err(error.into()),
             Class::Stream | Class::FirstStream | Class::EndOfSession => return Ok(None),
             _ if way.mode == BodyMode::Envelope => (true, limits.envelope_bytes_max),

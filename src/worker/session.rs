@@ -63,8 +63,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether the backend says that it does not know the session of this request: with 404, or in one
-    /// of the other ways servers have for it.
+    /// Whether the backend says that it does not know the session of this request, in another way than
+    /// with the 404 that its client understands. Counts it either way.
     pub(super) async fn is_lost_session(
         &self,
         way: &Way<'_>,
@@ -77,7 +77,9 @@ impl<'a> Exchange<'a> {
             return Ok(false);
         }
         if answer.status == 404 {
-            return Ok(true);
+            self.core.count(SessionEvent::RefusedBackend);
+            // What is a clean 404 already is the backend's to word.
+            return Ok(!answer.is_json(buffer.filled()));
         }
         if answer.is_event_stream(buffer.filled()) {
             return Ok(false);
@@ -91,7 +93,7 @@ impl<'a> Exchange<'a> {
                 at += used;
             }
             if decoder.is_done() {
-                return Ok(mcp::says_session_lost(answer.status, &text));
+                return Ok(self.lost(answer.status, &text));
             }
             // A refusal is short, and a result that is not is none of our business.
             if answer.status == 200 || text.len() > LOST_SESSION_BYTES_MAX || buffer.is_full() {
@@ -101,10 +103,18 @@ impl<'a> Exchange<'a> {
             lease.socket().deadline.set(idle.min(way.due));
             match lease.socket().read(buffer.space()).await {
                 // What it broke off in is for the relay to find.
-                Ok(0) | Err(_) => return Ok(decoder.end().is_ok() && mcp::says_session_lost(answer.status, &text)),
+                Ok(0) | Err(_) => return Ok(decoder.end().is_ok() && self.lost(answer.status, &text)),
                 Ok(read) => buffer.advance(read),
             }
         }
+    }
+
+    fn lost(&self, status: u16, text: &[u8]) -> bool {
+        let lost = mcp::says_session_lost(status, text);
+        if lost {
+            self.core.count(SessionEvent::RefusedBackend);
+        }
+        lost
     }
 
     /// The session id that the client is to see in place of the backend's.

@@ -99,7 +99,7 @@ impl Sharing {
             flights: Flights::new(first),
             abroad: AHashMap::new(),
             seats: Slab::new(),
-            cache: Cache::new(),
+            cache: Cache::default(),
             outbox: BTreeMap::new(),
             alone: false,
         };
@@ -469,3 +469,5 @@ pub(super) type Answer = Arc<Shared>;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;

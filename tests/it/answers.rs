@@ -64,8 +64,6 @@ fn p_003_a_refused_notification_stays_refused() {
 #[test]
 fn p_088_a_lost_session_is_one_clean_404_in_every_dialect() {
     let rows = [
-        (404, "gone"),
-        (404, ""),
         (
             400,
             r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#,
@@ -90,6 +88,37 @@ fn p_088_a_lost_session_is_one_clean_404_in_every_dialect() {
             serde_json::json!({"jsonrpc": "2.0", "id": 7, "error": {"code": -32600, "message": "session not found"}})
         );
         assert_eq!(proxy.refused("session_lost"), 1.0);
+        assert_eq!(proxy.metric("ringway_sessions_total{event=\"refused_backend\"}"), 1.0);
+    }
+}
+
+#[test]
+fn p_088_a_404_is_the_backends_to_word_if_it_is_json() {
+    let worded = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}"#;
+    for (content_type, body, told) in [
+        ("application/json", worded, worded),
+        (
+            "text/html",
+            "<h1>gone</h1>",
+            r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32600,"message":"session not found"}}"#,
+        ),
+    ] {
+        let backend = Backend::scripted(move |exchange| {
+            while let Some(request) = exchange.request() {
+                if request.contains("\"initialize\"") {
+                    exchange.send("HTTP/1.1 200 OK\r\nMcp-Session-Id: s-1\r\nContent-Length: 2\r\n\r\n{}");
+                } else {
+                    exchange.send(answer_with(404, "", body).replace("application/json", content_type));
+                }
+            }
+        });
+        let proxy = reader(&backend).start();
+        let mut client = proxy.client();
+        let token = initialize(&mut client);
+        let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"t"}}"#;
+        client.send(post_to("/mcp/b", &format!("Mcp-Session-Id: {token}\r\n"), call));
+        let response = client.response();
+        assert_eq!((response.status, response.text().as_str()), (404, told));
         assert_eq!(proxy.metric("ringway_sessions_total{event=\"refused_backend\"}"), 1.0);
     }
 }

@@ -221,10 +221,13 @@ impl Stage {
             };
             let made = value("ringway_upstream_connects_total ");
             let open = value("ringway_connections{side=\"upstream\"} ");
+            let ended = self.call.ended.load(Ordering::SeqCst);
+            let accepted = self.backend.connections();
             value("ringway_exchanges ") == 0
                 && value("ringway_connections{side=\"client\"} ") == 0
-                && self.backend.connections() == made
-                && made - self.call.ended.load(Ordering::SeqCst) == open
+                // A connection whose client left before it was made is accepted and not counted.
+                && accepted >= made
+                && accepted - ended == open
         });
     }
 
@@ -280,7 +283,8 @@ fn everywhere(cuts: fn(&Stage, Shape) -> Vec<Cut>) {
             played += stage.check_all(shape, cuts(&stage, shape).into_iter());
         }
     }
-    assert!(played >= 200, "only {played} cases");
+    println!("broken off at {played} places");
+    assert!(played >= 200, "only {played} places");
 }
 
 #[test]

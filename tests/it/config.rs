@@ -118,6 +118,7 @@ fn a_minimal_file_gets_every_default() {
 /// A value for each documented key that is allowed and not the default.
 fn another_value(kind: &Kind, key: &str) -> String {
     match (kind, key) {
+        (Kind::Number { default, .. }, "limits.memory_soft_bytes") => (default + 1).to_string(),
         (Kind::Number { default, max, .. }, "limits.target_bytes_max") => (default + 1).min(*max).to_string(),
         (Kind::Number { default, min, max, .. }, _) => if default == max { min } else { max }.to_string(),
         (Kind::Flag { default }, _) => (!default).to_string(),

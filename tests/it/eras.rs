@@ -132,9 +132,9 @@ fn p_097_every_own_answer_to_a_modern_request_is_a_message_with_its_id() {
 }
 
 #[test]
-fn p_035_p_090_an_unknown_version_is_refused_on_every_route_that_looks() {
+fn p_035_p_090_an_unknown_version_is_refused_where_the_protocol_is_named() {
     let all = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"];
-    for (protocol, supported) in [("auto", &all[..]), ("modern", &all[..1]), ("legacy", &all[1..])] {
+    for (protocol, supported) in [("modern", &all[..1]), ("legacy", &all[1..])] {
         let backend = Backend::always(json("{}"));
         let proxy = reader_with(&backend, &format!("protocol = \"{protocol}\"")).start();
         for version in ["2027-01-01", "2025-01-01", "DRAFT-2026-v1", "1"] {
@@ -149,6 +149,20 @@ fn p_035_p_090_an_unknown_version_is_refused_on_every_route_that_looks() {
         }
         assert_eq!(backend.connections(), 0);
     }
+}
+
+#[test]
+fn p_035_p_090_else_the_backend_says_which_versions_it_has() {
+    let refusal = answer_with(400, "", r#"{"jsonrpc":"2.0","id":"x","error":{"code":-32022,"message":"m"}}"#);
+    let backend = Backend::always(refusal);
+    let proxy = reader(&backend).start();
+    for method in ["initialize", "server/discover", "tools/list"] {
+        let ask = Ask::legacy(method).id("\"x\"").field("MCP-Protocol-Version: 2027-01-01");
+        let response = proxy.ask(&ask);
+        assert_eq!((response.status, response.message()["error"]["message"].as_str()), (400, Some("m")));
+        assert!(backend.next_request().contains("MCP-Protocol-Version: 2027-01-01\r\n"));
+    }
+    assert_eq!(backend.requests(), 3, "and nothing of it is shared or kept");
 }
 
 #[test]

@@ -28,6 +28,8 @@ use crate::seam::{Landing, Mailbox, PeerMessage, Peers, WorkerHandle, mailbox};
 const SEEDS: std::ops::Range<u64> = 0..1500;
 const STEPS: usize = 100;
 const REQUESTS_MAX: usize = 24;
+/// The topic whose answers are sometimes public.
+const EITHER: usize = 2;
 /// Bits of a flight's number that count those of one worker, as in `server`.
 const FLIGHTS_BITS: u32 = 40;
 
@@ -38,9 +40,13 @@ fn p_072_workers_share_and_nobody_waits_for_ever() {
     }
 }
 
-/// What may go wrong in a run.
+/// What a run is like.
 #[derive(Clone, Copy, Debug)]
-struct Faults {
+struct Mood {
+    /// Of sixteen requests that end before their answer comes by itself, so many have left.
+    leave: usize,
+    /// Only what is answered now this way, now that is asked for.
+    only_either: bool,
     deaths: bool,
     drains: bool,
     congestion: bool,
@@ -49,8 +55,8 @@ struct Faults {
 struct World {
     seed: u64,
     random: Random,
-    faults: Faults,
-    /// One of the faults has happened.
+    mood: Mood,
+    /// Something has gone wrong: a worker ended or stands alone, a mailbox was full.
     disturbed: bool,
     peers: Arc<Peers>,
     hasher: RandomState,
@@ -155,7 +161,7 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.events.iter().for_each(|event| eprintln!("{event:?}"));
-            eprintln!("seed {} with {:?}", self.seed, self.faults);
+            eprintln!("seed {} with {:?}", self.seed, self.mood);
         }
     }
 }
@@ -163,13 +169,18 @@ impl Drop for World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let mut one_in_three = || random.once_in(3);
-        let faults = Faults { deaths: one_in_three(), drains: one_in_three(), congestion: one_in_three() };
+        let mood = Mood {
+            leave: *random.of(&[2, 8, 14]),
+            only_either: random.once_in(3),
+            deaths: random.once_in(2),
+            drains: random.once_in(4),
+            congestion: random.once_in(4),
+        };
         let hasher = RandomState::with_seeds(random.next(), random.next(), random.next(), random.next());
         let scopes = [&b"alice"[..], b"bob", b"carol"];
         let mut world = Self {
             seed,
-            faults,
+            mood,
             disturbed: false,
             peers: Arc::default(),
             hasher,
@@ -186,7 +197,8 @@ impl World {
             events: Vec::new(),
             random,
         };
-        for index in 0..1 + world.random.below(4) {
+        let workers = *world.random.of(&[1, 2, 2, 3, 3, 4]);
+        for index in 0..workers {
             let worker = world.start(index);
             world.workers.push(worker);
         }
@@ -260,8 +272,8 @@ impl World {
             0..30 => self.ask(),
             30..50 => self.poll_one(),
             50..70 => self.pump_one(),
-            70..77 => self.drop_one(),
-            77..86 => self.land_one(),
+            70..86 if self.random.below(16) < self.mood.leave => self.drop_one(),
+            70..86 => self.land_one(),
             86..88 => self.invalidate(),
             88 => self.now += Duration::from_millis(self.random.below(800) as u64),
             89 => {
@@ -269,14 +281,14 @@ impl World {
                 self.any_worker().sharing.sweep(now);
             }
             90 => self.settle(),
-            91 | 92 if self.faults.deaths => self.end_one(),
-            93 | 94 if self.faults.deaths => self.supervise(),
-            95 | 96 if self.faults.deaths => {
+            91 | 92 if self.mood.deaths => self.end_one(),
+            93 | 94 if self.mood.deaths => self.supervise(),
+            95 | 96 if self.mood.deaths => {
                 let worker = self.random.below(self.workers.len());
                 self.hear(worker);
             }
-            97 if self.faults.drains && self.random.once_in(3) => self.stand_alone(),
-            98 if self.faults.congestion => self.congest(),
+            97 if self.mood.drains && self.random.once_in(3) => self.stand_alone(),
+            98 if self.mood.congestion => self.congest(),
             _ => self.any_worker().sharing.flush(),
         }
     }
@@ -291,7 +303,7 @@ impl World {
         if self.workers[worker].mailbox.is_none() || self.requests.len() == REQUESTS_MAX {
             return;
         }
-        let topic = self.random.below(self.topics.len());
+        let topic = if self.mood.only_either { EITHER } else { self.random.below(self.topics.len()) };
         let scope = self.random.below(self.scopes.len());
         let validity = Validity::begin(&self.epochs, self.topics[topic].slot);
         self.numbered += 1;
@@ -416,7 +428,7 @@ impl World {
                 let is_public = match self.topics[request.topic].says {
                     Says::Private => false,
                     Says::Public => true,
-                    Says::Either => kind % 2 == 0,
+                    Says::Either => kind % 3 != 0,
                 };
                 let scope = if is_public { "public" } else { "private" };
                 let ttl_ms = if kind < 4 { 0 } else { 1000 };
