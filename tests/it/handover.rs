@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use crate::support::backend::{EVENT_STREAM, LAST_CHUNK, chunk, event};
-use crate::support::client::{CALL, post};
+use crate::support::client::{CALL, GET, post};
 use crate::support::load::{Closing, under_load};
 use crate::support::process::ringway_at;
 use crate::support::session::{ask, initialize, legacy_server};
@@ -60,11 +60,14 @@ fn what_has_begun_ends_in_the_old_process() {
     let (sender, parts) = crossbeam_channel::unbounded::<String>();
     let backend = Backend::scripted(move |exchange| {
         while let Some(request) = exchange.request() {
-            if !request.contains("a long call") {
+            if request.ends_with(CALL) {
                 exchange.send(json("{}"));
                 continue;
             }
             exchange.send(EVENT_STREAM);
+            if request.starts_with("GET") {
+                return exchange.wait_for_end();
+            }
             while let Ok(part) = parts.recv_timeout(PATIENCE)
                 && exchange.send(part)
             {}
@@ -72,8 +75,11 @@ fn what_has_begun_ends_in_the_old_process() {
     });
     let file = TempFile::new();
     let mut process = before(&backend).start_process(&file);
-    let (mut listener, mut idle, fresh) = (process.client(), process.client(), process.client());
-    listener.send(post(&CALL.replace("echo", "a long call")));
+    let (mut caller, mut listener) = (process.client(), process.client());
+    let (mut idle, fresh) = (process.client(), process.client());
+    caller.send(post(&CALL.replace("echo", "stream")));
+    caller.head();
+    listener.send(GET);
     listener.head();
     assert_eq!(idle.call().field("connection"), None);
     process.hands_over();
@@ -92,10 +98,11 @@ fn what_has_begun_ends_in_the_old_process() {
     }
     assert_eq!(process.client().call().field("connection"), None, "the new one does not drain");
     assert_eq!(process.admin.ask("GET", "/readyz").status, 200);
+    assert_eq!(listener.chunk(), b"", "a stream that would never end is ended, for its client to open it anew");
     sender.send(chunk(&event("still"))).unwrap();
-    assert_eq!(listener.event(), event("still"));
+    assert_eq!(caller.event(), event("still"), "an answer is not");
     sender.send(LAST_CHUNK.to_owned()).unwrap();
-    assert_eq!(listener.chunk(), b"");
+    assert_eq!(caller.chunk(), b"");
     process.former_end();
 }
 
