@@ -182,7 +182,7 @@ fn a_worker_with_far_more_streams_than_another_hands_new_connections_over() {
     let proxy = Proxy::builder().workers(2).backend("b", &[backend.address()]).start();
     let streams = || {
         let workers = proxy.operator().page("/stats")["workers"].as_array().expect("workers").clone();
-        [0, 1].map(|index: usize| workers[index]["streams"].as_u64().expect("a number"))
+        [0, 1].map(|index: usize| workers[index]["counted"]["streams"].as_u64().expect("a number"))
     };
     // All on one worker: those that meet the other one are let go.
     let mut held = Vec::new();
