@@ -29,7 +29,7 @@ pub use json::Span;
 pub use listen::listen_end;
 pub use lost::{LOST_SESSION_BYTES_MAX, may_say_session_lost, says_session_lost};
 pub use method::{MethodLabel, NameField};
-pub use reply::{CacheScope, Outcome, Reply, negotiated_version};
+pub use reply::{CacheScope, Outcome, Reply, may_have_ttl, negotiated_version};
 pub use session::{Binding, RandomSecret, Session, SessionKeys, binding_of};
 pub use sse::{Boundaries, Event, EventReader};
 pub use version::{Era, ProtocolVersion};

@@ -100,6 +100,17 @@ impl Reply {
     }
 }
 
+/// Whether an answer may have a `ttlMs` other than 0, seen without parsing it. One whose key is written
+/// with escapes is not seen, and not kept then.
+#[must_use]
+pub fn may_have_ttl(body: &[u8]) -> bool {
+    memchr::memmem::find_iter(body, b"\"ttlMs\"").any(|at| {
+        let value = body[at + b"\"ttlMs\"".len()..].trim_ascii_start();
+        let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii_start();
+        !matches!(value, [b'0', rest @ ..] if !rest.first().is_some_and(u8::is_ascii_digit))
+    })
+}
+
 /// The version that an answer to `initialize` settles on; nothing if it is none.
 #[must_use]
 pub fn negotiated_version(body: &[u8]) -> Option<ProtocolVersion> {
@@ -232,6 +243,16 @@ mod tests {
             assert_eq!(ttl(text), 0, "{text}");
         }
         assert_eq!(parse(r#"{"id":1,"result":{}}"#).expect("a reply").ttl_ms, 0);
+    }
+
+    #[test]
+    fn a_lifetime_is_seen_without_parsing() {
+        for body in [r#"{"ttlMs":5}"#, r#"{"ttlMs" :\n 60000}"#, r#"{"ttlMs":0,"x":{"ttlMs":7}}"#, r#""ttlMs":09"#] {
+            assert!(may_have_ttl(body.as_bytes()), "{body}");
+        }
+        for body in [r#"{"ttlMs":0}"#, r#"{"ttlMs": 0 ,"a":1}"#, r#"{"ttl":5}"#, "", r#"{"result":{}}"#] {
+            assert!(!may_have_ttl(body.as_bytes()), "{body}");
+        }
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
+
+use memchr::memmem::Finder;
 
 use super::alarm::Alarm;
 use super::connection::{Client, Outcome};
@@ -273,8 +275,8 @@ impl Witness {
         };
         match reader {
             Some(reader) => reader.feed(piece, |event| see(event.data)),
-            // What does not come in one piece is too long to be an error.
-            None if last => see(piece),
+            // One answer, which is no notification; what does not come in one piece is too long for an error.
+            None if last && piece.len() <= WITNESSED_BYTES_MAX && ERROR.find(piece).is_some() => see(piece),
             None => {}
         }
     }
@@ -288,13 +290,16 @@ impl Witness {
     }
 }
 
+/// What a message has in it that is worth parsing; built once, as that costs more than the search.
+static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
+static NOTIFICATION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"notifications/"));
+
 /// Makes void what a message says has changed: a notification does (P-066), or an error (P-067).
 pub(super) fn see_message(epochs: &Epochs, asked: MethodLabel, message: &[u8]) -> Option<Invalidation> {
     if message.len() > WITNESSED_BYTES_MAX {
         return None;
     }
-    let has = |mark: &[u8]| memchr::memmem::find(message, mark).is_some();
-    if asked == MethodLabel::ToolsCall && has(b"\"error\"") {
+    if asked == MethodLabel::ToolsCall && ERROR.find(message).is_some() {
         let reason = match Reply::parse(message).ok()?.outcome {
             // Its schema of the tool is not the client's.
             Reported::Error(Some(mcp::HEADER_MISMATCH)) => Invalidation::Mismatch,
@@ -305,7 +310,7 @@ pub(super) fn see_message(epochs: &Epochs, asked: MethodLabel, message: &[u8]) -
         epochs.advance(Slot::of(MethodLabel::ToolsList, b""));
         return Some(reason);
     }
-    if !has(b"notifications/") {
+    if NOTIFICATION.find(message).is_none() {
         return None;
     }
     let envelope = Envelope::parse(message).ok()?;

@@ -121,7 +121,8 @@ impl<'a> Exchange<'a> {
         self.learn(&way, message.as_ref(), record);
         match &message {
             Some(message) if let Some(asking) = self.asking(&way, message) => {
-                self.share(&way, message, asking, record).await
+                // On the heap: it is the larger part of this future, and most requests do not share.
+                Box::pin(self.share(&way, message, asking, record)).await
             }
             message => {
                 // One that could be shared if it did not want something of its own.
@@ -295,7 +296,8 @@ impl<'a> Exchange<'a> {
                 return Err(gone);
             }
         };
-        let landing = errand.landing(self.core, &fetched);
+        let has_audience = leading.as_ref().is_some_and(Leading::has_audience);
+        let landing = errand.landing(self.core, &fetched, has_audience);
         match leading {
             Some(leading) => leading.land(&landing),
             None => self.core.sharing.keep(&asking.question, &landing),
@@ -589,7 +591,7 @@ fn carry_on(
             Poll::Pending => leading.poll_deserted(cx).map(|()| None),
         });
         if let Some(fetched) = fetched.await {
-            leading.land(&errand.landing(&worker, &fetched));
+            leading.land(&errand.landing(&worker, &fetched, true));
         }
     };
     spawn(core, work);
@@ -607,7 +609,7 @@ fn refresh_later(core: &Rc<Core>, errand: Errand, asking: &Asking, stale: Answer
         if let Turn::Lead(leading) = poll_fn(|cx| waiting.poll(cx)).await {
             let errand = Rc::new(errand);
             let fetched = fetch(Rc::clone(&worker), Rc::clone(&errand)).await;
-            let landing = errand.landing(&worker, &fetched);
+            let landing = errand.landing(&worker, &fetched, leading.has_audience());
             if !matches!(landing, Landing::Answer(_)) {
                 stale.refresh.failed();
             }

@@ -4,6 +4,7 @@
 //! nor its buffer: so the fetch goes on for those who follow when the one who began it has left, and
 //! may be begun for nobody, to refresh what is kept.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,8 +62,10 @@ pub(super) struct Fetched {
 
 /// The JSON-RPC message of an answer.
 enum Message {
-    /// The whole body.
-    Body(Vec<u8>),
+    /// The whole body, as it lies in the buffer.
+    Body(Range<usize>),
+    /// The whole body, out of several chunks.
+    Joined(Vec<u8>),
     /// The first event of a stream.
     Event(Vec<u8>),
     /// Not found in what was collected: too long, another kind of content, other events first.
@@ -105,8 +108,14 @@ pub(super) async fn fetch(core: Rc<Core>, errand: Rc<Errand>) -> Result<Fetched,
 
 impl Errand {
     /// What those who wait are told of how it went.
-    pub(super) fn landing(&self, core: &Core, fetched: &Result<Fetched, ProxyError>) -> Landing {
+    ///
+    /// `has_audience`: somebody does. If nobody does and the answer is not to be kept, it is not looked
+    /// into: that costs more than relaying it (12 KiB: 20 µs beside 24).
+    pub(super) fn landing(&self, core: &Core, fetched: &Result<Fetched, ProxyError>, has_audience: bool) -> Landing {
         match fetched {
+            Ok(fetched) if !has_audience && !fetched.may_be_kept(&self.terms, &self.cluster.backend.cache) => {
+                Landing::Leader
+            }
             Ok(fetched) => fetched
                 .shared(core, &self.terms, &self.cluster.backend.cache)
                 .map_or(Landing::Leader, |shared| Landing::Answer(Arc::new(shared))),
@@ -139,29 +148,42 @@ impl Fetched {
         let mut decoder = BodyDecoder::new(answer.body_for(heads.request.method));
         let mut events = EventReader::new(bytes_max);
         let mut first_event = None;
-        let (mut payload, mut at) = (Vec::new(), *head_length);
+        // A body that lies in one piece needs no copy.
+        let (mut body, mut joined, mut at) = (*head_length..*head_length, Vec::new(), *head_length);
         loop {
             while at < buffer.len() && !decoder.is_done() {
                 let (used, run) = decoder.decode(&buffer.filled()[at..]).map_err(UpstreamError::Malformed)?;
-                let piece = &buffer.filled()[at..][run];
+                let run = at + run.start..at + run.end;
+                at += used;
+                let piece = &buffer.filled()[run.clone()];
                 if is_stream {
                     events.feed(piece, |event| {
                         first_event.get_or_insert_with(|| event.data.to_vec());
                     });
-                } else {
-                    payload.extend_from_slice(piece);
+                } else if !joined.is_empty() {
+                    joined.extend_from_slice(piece);
+                } else if body.is_empty() {
+                    body = run;
+                } else if run.start == body.end {
+                    body.end = run.end;
+                } else if !run.is_empty() {
+                    joined = [&buffer.filled()[body.clone()], piece].concat();
                 }
-                at += used;
             }
             if let Some(event) = first_event {
                 return Ok(Message::Event(event));
             }
             // Also of a body that came whole: the buffer has more room than may be shared.
-            if payload.len() > bytes_max || buffer.len() - *head_length > bytes_max && !decoder.is_done() {
+            if body.len().max(joined.len()) > bytes_max || buffer.len() - *head_length > bytes_max && !decoder.is_done()
+            {
                 return Ok(Message::None);
             }
             if decoder.is_done() {
-                return Ok(if is_stream { Message::None } else { Message::Body(payload) });
+                return Ok(match joined.is_empty() {
+                    _ if is_stream => Message::None,
+                    true => Message::Body(body),
+                    false => Message::Joined(joined),
+                });
             }
             if buffer.is_full() {
                 buffer.grow(&core.buffers, 2 * buffer.len());
@@ -178,14 +200,30 @@ impl Fetched {
         }
     }
 
+    /// The JSON-RPC message.
+    fn body(&self) -> Option<&[u8]> {
+        match &self.message {
+            Message::Body(range) => Some(&self.buffer.filled()[range.clone()]),
+            Message::Joined(body) | Message::Event(body) => Some(body),
+            Message::None => None,
+        }
+    }
+
+    /// Whether the answer may be worth keeping, or is so short that it may be an error, at a glance.
+    fn may_be_kept(&self, terms: &Terms, cache: &model::Cache) -> bool {
+        let Some(body) = self.body() else { return false };
+        let has_ttl = || match terms.era {
+            Era::Modern => mcp::may_have_ttl(body),
+            Era::Legacy => !cache.legacy_ttl.is_zero(),
+        };
+        body.len() <= GLANCE_BYTES || (cache.enabled && has_ttl())
+    }
+
     /// The answer for everybody it concerns; nothing if that is the leader alone (P-075).
     fn shared(&self, core: &Core, terms: &Terms, cache: &model::Cache) -> Option<Shared> {
         let answer = &self.heads.answer;
-        let (body, from_stream) = match &self.message {
-            Message::Body(body) => (body, false),
-            Message::Event(data) => (data, true),
-            Message::None => return None,
-        };
+        let from_stream = matches!(self.message, Message::Event(_));
+        let body = self.body()?;
         let reply = Reply::parse(body).ok()?;
         if matches!(answer.status, 401 | 403) || !mcp::same_id(reply.id(body)?, &terms.id) {
             return None;
@@ -212,7 +250,7 @@ impl Fetched {
             status: answer.status,
             reason: answer.reason(self.buffer.filled()).into(),
             head: http::shared_fields(answer, self.buffer.filled(), from_stream)?.into(),
-            body: body.as_slice().into(),
+            body: body.into(),
             reply,
             scope: if is_public { CacheScope::Public } else { CacheScope::Private },
             asker: terms.asker,
@@ -225,6 +263,9 @@ impl Fetched {
         })
     }
 }
+
+/// An answer of this length is parsed in less time than it takes to say whether it is worth it.
+const GLANCE_BYTES: usize = 1024;
 
 impl Terms {
     /// How long a complete result may be kept.
