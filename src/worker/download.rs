@@ -310,9 +310,7 @@ pub(super) fn see_message(epochs: &Epochs, asked: MethodLabel, message: &[u8]) -
         epochs.advance(Slot::of(MethodLabel::ToolsList, b""));
         return Some(reason);
     }
-    if NOTIFICATION.find(message).is_none() {
-        return None;
-    }
+    NOTIFICATION.find(message)?;
     let envelope = Envelope::parse(message).ok()?;
     let uri = envelope.named(NameField::Uri, message).unwrap_or_default();
     epochs.notified(envelope.method, uri).then_some(Invalidation::Notification)

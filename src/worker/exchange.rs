@@ -55,7 +55,18 @@ pub(super) async fn exchange(core: &Rc<Core>, client: &mut Client, heads: &mut H
     };
     let supported = ProtocolVersion::SERVED;
     let (trace, is_note, farewell) = (record.trace, false, None);
-    let mut exchange = Exchange { core, snapshot: &snapshot, client, heads, body, trace, supported, is_note, farewell };
+    let mut exchange = Exchange {
+        core,
+        snapshot: &snapshot,
+        client,
+        heads,
+        body,
+        trace,
+        supported,
+        is_note,
+        is_read: false,
+        farewell,
+    };
     let outcome = match exchange.forward(&mut record).await {
         Ok(outcome) => outcome,
         Err(error) => exchange.refuse(error, &mut record).await,
@@ -83,6 +94,8 @@ pub(super) struct Exchange<'a> {
     supported: &'static [ProtocolVersion],
     /// The message is one that nobody answers.
     is_note: bool,
+    /// It was read, and only reads.
+    is_read: bool,
     /// What ends the answer in good order if it is a stream that would never end by itself.
     pub(super) farewell: Option<Vec<u8>>,
 }
@@ -118,21 +131,19 @@ impl<'a> Exchange<'a> {
         let way = self.find_way(record)?;
         let _room = self.core.admit(&self.snapshot.limits)?;
         let message = self.look(&way, record).await?;
-        self.learn(&way, message.as_ref(), record);
-        match &message {
-            Some(message) if let Some(asking) = self.asking(&way, message) => {
+        self.learn(&way, message.as_deref(), record);
+        if let Some(message) = message {
+            if let Some(asking) = self.asking(&way, &message) {
                 // On the heap: it is the larger part of this future, and most requests do not share.
-                Box::pin(self.share(&way, message, asking, record)).await
+                return Box::pin(self.share(&way, message, asking, record)).await;
             }
-            message => {
-                // One that could be shared if it did not want something of its own.
-                if message.as_ref().is_some_and(|message| message.method.is_cacheable()) {
-                    self.core.count(Cached::Bypass);
-                    record.share = Share::Bypass;
-                }
-                self.relay(&way, message.as_ref(), record).await
+            // One that could be shared if it did not want something of its own.
+            if message.method.is_cacheable() {
+                self.core.count(Cached::Bypass);
+                record.share = Share::Bypass;
             }
         }
+        self.relay(&way, record).await
     }
 
     /// Route, cluster, and for a legacy session the endpoint that holds it.
@@ -177,6 +188,7 @@ impl<'a> Exchange<'a> {
             Some(message) => matches!(message.kind, Kind::Notification | Kind::Response),
             None => head.mcp_method(bytes).is_some_and(|method| way.modern && method.starts_with(b"notifications/")),
         };
+        self.is_read = message.is_some_and(|message| message.method.is_read());
         self.farewell = match message {
             _ if head.method == Method::Get && !way.modern => Some(Vec::new()),
             Some(message) if record.method == MethodLabel::SubscriptionsListen => {
@@ -196,7 +208,7 @@ impl<'a> Exchange<'a> {
     async fn share(
         &mut self,
         way: &Way<'a>,
-        message: &Envelope,
+        message: Box<Envelope>,
         mut asking: Asking,
         record: &mut Record,
     ) -> Result<Outcome, ProxyError> {
@@ -246,13 +258,13 @@ impl<'a> Exchange<'a> {
                 Turn::Landed(Landing::Again) => {
                     self.core.count(Coalesced::Redispatched);
                     // As of now: what was asked before may have become void.
-                    let Some(again) = self.asking(way, message) else { break };
+                    let Some(again) = self.asking(way, &message) else { break };
                     asking = again;
                 }
             }
         }
         self.core.count(Coalesced::Alone);
-        self.relay(way, Some(message), record).await
+        self.relay(way, record).await
     }
 
     /// Waits for its turn, no longer than the exchange may last.
@@ -362,13 +374,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Sends the request and relays its answer.
-    async fn relay(
-        &mut self,
-        way: &Way<'a>,
-        message: Option<&Envelope>,
-        record: &mut Record,
-    ) -> Result<Outcome, ProxyError> {
-        let is_read = message.is_some_and(|message| message.method.is_read());
+    async fn relay(&mut self, way: &Way<'a>, record: &mut Record) -> Result<Outcome, ProxyError> {
         let mut freshness = Freshness::Any;
         let (lease, buffer, answer_length) = loop {
             let mut lease = self.lease(way, freshness).await?;
@@ -382,7 +388,7 @@ impl<'a> Exchange<'a> {
                 Err(ProxyError::Upstream(UpstreamError::Closed))
                     if lease.reused
                         && freshness == Freshness::Any
-                        && self.body.may_repeat(self.heads.request.method, is_read) =>
+                        && self.body.may_repeat(self.heads.request.method, self.is_read) =>
                 {
                     self.core.stats.borrow_mut().retries += 1;
                     freshness = Freshness::New;

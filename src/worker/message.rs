@@ -22,7 +22,11 @@ pub(super) struct Asking {
 
 impl Exchange<'_> {
     /// Reads and checks the message if the route looks at it; nothing if it is relayed unparsed.
-    pub(super) async fn look(&mut self, way: &Way<'_>, record: &mut Record) -> Result<Option<Envelope>, ProxyError> {
+    pub(super) async fn look(
+        &mut self,
+        way: &Way<'_>,
+        record: &mut Record,
+    ) -> Result<Option<Box<Envelope>>, ProxyError> {
         if way.mode == BodyMode::Stream {
             return Ok(None);
         }
@@ -34,7 +38,7 @@ impl Exchange<'_> {
             return if wanted.must { Err(ProxyError::BodyTooLarge) } else { Ok(None) };
         }
         let body = self.payload();
-        let message = Envelope::parse(body)?;
+        let message = Box::new(Envelope::parse(body)?);
         record.method = message.method;
         record.era = Some(Era::of(way.modern)).into();
         if let Some(name) = message.subject(self.payload()) {
