@@ -308,7 +308,7 @@ impl Lease {
 
     /// Keeps the connection for another exchange. Only after an answer that ended cleanly, with
     /// nothing left over, on a connection that both sides keep open.
-    pub fn release(mut self, backend: &Backend) {
+    pub fn release(&mut self, backend: &Backend) {
         if self.poisoned {
             return;
         }

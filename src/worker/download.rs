@@ -105,7 +105,8 @@ impl Download {
                     continue;
                 }
                 Ok(Next::Alarm) => {
-                    if self.fill_silence(core, client, record).await? {
+                    // On the heap: a stream would hold its room for as long as it lasts.
+                    if Box::pin(self.fill_silence(core, client, record)).await? {
                         return Ok(());
                     }
                     continue;

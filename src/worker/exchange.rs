@@ -316,14 +316,14 @@ impl<'a> Exchange<'a> {
         }
         match fetched {
             Err(error) => self.stand_in(asking, stand_in, error, record).await,
-            Ok(Fetched { lease, buffer, mut heads, head_length, sent, answered, .. }) => {
+            Ok(Fetched { mut lease, mut buffer, mut heads, head_length, sent, answered, .. }) => {
                 std::mem::swap(&mut self.heads.answer, &mut heads.answer);
                 self.core.keep_heads(heads);
                 record.sent = Some(sent);
                 record.answered = Some(answered);
                 record.status = Some(self.heads.answer.status);
                 self.body.sent = true;
-                self.relay_answer(way, lease, buffer, head_length, record).await
+                self.relay_answer(way, &mut lease, &mut buffer, head_length, record).await
             }
         }
     }
@@ -376,7 +376,7 @@ impl<'a> Exchange<'a> {
     /// Sends the request and relays its answer.
     async fn relay(&mut self, way: &Way<'a>, record: &mut Record) -> Result<Outcome, ProxyError> {
         let mut freshness = Freshness::Any;
-        let (lease, buffer, answer_length) = loop {
+        let (mut lease, mut buffer, answer_length) = loop {
             let mut lease = self.lease(way, freshness).await?;
             let attempt = async {
                 self.send(way, &mut lease).await?;
@@ -398,7 +398,7 @@ impl<'a> Exchange<'a> {
         };
         record.answered = Some(clock::now());
         record.status = Some(self.heads.answer.status);
-        self.relay_answer(way, lease, buffer, answer_length, record).await
+        self.relay_answer(way, &mut lease, &mut buffer, answer_length, record).await
     }
 
     /// A connection to the backend, unless the client leaves first: then nothing must be sent.
@@ -444,16 +444,17 @@ impl<'a> Exchange<'a> {
     }
 
     /// Relays an answer whose head lies at the front of `buffer`. An error: nothing has gone out yet.
+    /// What is lent here and not given would be held twice by this future.
     async fn relay_answer(
         &mut self,
         way: &Way<'_>,
-        mut lease: Lease,
-        mut buffer: Buffer,
+        lease: &mut Lease,
+        buffer: &mut Buffer,
         head_length: usize,
         record: &mut Record,
     ) -> Result<Outcome, ProxyError> {
         let core = self.core;
-        if self.is_lost_session(way, &mut lease, &mut buffer, head_length).await? {
+        if self.is_lost_session(way, lease, buffer, head_length).await? {
             return Err(ProxyError::SessionLost);
         }
         let (head, answer) = (&self.heads.request, &self.heads.answer);
@@ -476,7 +477,7 @@ impl<'a> Exchange<'a> {
         if way.residence.is_some() && head.method == Method::Delete && matches!(answer.status, 200..=299) {
             core.count(SessionEvent::Ended);
         }
-        let token = self.session_for_client(way, &lease, upstream_id);
+        let token = self.session_for_client(way, lease, upstream_id);
         let mut download = self.download(way, length, framing, buffer.filled(), record.method);
         let split_head = {
             let mut out = core.scratch.borrow_mut();
@@ -486,7 +487,7 @@ impl<'a> Exchange<'a> {
             let more: &[u8] = if unbuffered { b"X-Accel-Buffering: no\r\n" } else { b"" };
             http::response_head(&mut out, answer, buffer.filled(), token.field(), more, framing, persistence);
             buffer.consume(head_length);
-            let extra = download.pass(core, &mut buffer).map_err(UpstreamError::Malformed)?;
+            let extra = download.pass(core, buffer).map_err(UpstreamError::Malformed)?;
             if !extra.is_empty() {
                 // Bytes nobody asked for: this connection can not be trusted with another exchange.
                 lease.poison();
@@ -503,12 +504,13 @@ impl<'a> Exchange<'a> {
         {
             return Ok(leave(core, self.client, record));
         }
-        core.buffers.give(buffer);
+        drop(split_head);
+        core.buffers.give(std::mem::take(buffer));
         let reusable = answer.keep_alive && length != BodyLength::UntilClose && self.body.is_whole();
         if !download.decoder.is_done() {
             record.relayed = Some(clock::now());
             self.let_go_of_request();
-            let relayed = download.run(core, self.client, &mut lease, record).await;
+            let relayed = download.run(core, self.client, lease, record).await;
             record.response_bytes = download.decoder.payload_bytes();
             if let Err(outcome) = relayed {
                 return Ok(outcome);
