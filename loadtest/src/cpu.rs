@@ -136,11 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn time_only_grows() {
-        let own = [std::process::id()];
-        let earlier = CpuTime::of(&own);
+    fn a_process_that_runs_has_used_time() {
         assert!(CpuTime::is_kept());
-        assert!(CpuTime::of(&own).run_ns >= earlier.run_ns);
+        // No more than that: the sum falls when a thread of another test ends.
+        assert!(CpuTime::of(&[std::process::id()]).run_ns > 0);
         assert_eq!(CpuTime::of(&[]), CpuTime::default());
     }
 
