@@ -80,6 +80,10 @@ pub const ACCESS_PATH_BYTES_MAX: usize = 1024;
 /// Bytes of a tool's, prompt's, resource's or task's name shown in the access log.
 pub const ACCESS_NAME_BYTES_MAX: usize = 256;
 
+/// Reads of one socket without a wait between them, before others get their turn. On epoll only: on a
+/// ring each read is waited for.
+pub const READS_WITHOUT_WAIT_MAX: u32 = 64;
+
 const _: () = assert!(HEADERS_CEILING <= 256, "a field's place is one byte");
 const _: () = assert!(SMALL_BUFFER_BYTES < LARGE_BUFFER_BYTES);
 const _: () = assert!(BUFFER_HEADROOM_BYTES >= 18, "a chunk size of 16 digits and its CRLF");

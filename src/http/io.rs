@@ -15,12 +15,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use monoio::net::TcpStream;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send, shutdown};
 
 use super::{Deadline, Deadlines};
+use crate::limits;
 
 /// A connected socket of this worker.
 pub struct Socket {
@@ -45,10 +47,24 @@ impl Watch {
         let fired = Rc::new(Cell::new(None));
         let slot = Rc::clone(&fired);
         let wait = Box::pin(async move {
+            let mut at_once = 0;
             loop {
-                let result = stream.readable(false).await;
+                let mut waited = false;
+                let mut readable = pin!(stream.readable(false));
+                let result = poll_fn(|cx| {
+                    let polled = readable.as_mut().poll(cx);
+                    waited |= polled.is_pending();
+                    polled
+                })
+                .await;
+                at_once = if waited { 0 } else { at_once + 1 };
                 slot.set(Some(result));
                 yield_once().await;
+                if at_once == limits::READS_WITHOUT_WAIT_MAX {
+                    at_once = 0;
+                    // On the heap: most sockets never come here.
+                    Box::pin(monoio::time::sleep(PAUSE)).await;
+                }
             }
         });
         Self { wait, fired }
@@ -60,6 +76,10 @@ impl Watch {
         self.fired.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
+
+/// How long a socket rests that is never empty. Giving way without a timer would not do: on epoll the
+/// runtime lets no timer fire while any task can run, and deadlines are kept by timers.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Returns control once without asking to be woken.
 async fn yield_once() {

@@ -93,11 +93,6 @@ impl Download {
     ) -> Result<(), Outcome> {
         let mut watched = true;
         while !self.decoder.is_done() {
-            // A backend that never pauses gives no wait in which the deadline could show.
-            if core.deadlines.now() >= self.wait.whole {
-                record.refuse(core, Refusal::RequestTimeout);
-                return Err(Outcome::Abort);
-            }
             lease.socket().deadline.set(core.deadlines.now().after(self.wait.idle).min(self.wait.whole));
             self.events.iter().for_each(|events| events.set_alarm(core));
             match self.next(client, lease, watched).await {
