@@ -189,9 +189,8 @@ impl Client {
 
     /// Writes to the client within `write_timeout_ms` for each stretch in which it takes nothing.
     pub(super) async fn write(&mut self, core: &Core, mut bytes: &[u8], timeout: Duration) -> Result<(), ProxyError> {
-        loop {
+        while !bytes.is_empty() {
             match self.socket.try_write(bytes) {
-                Ok(taken) if taken == bytes.len() => break,
                 Ok(taken) => bytes = &bytes[taken..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.socket.deadline.set(core.deadlines.now().after(timeout));

@@ -7,7 +7,7 @@ use super::exchange::{Exchange, Way};
 use crate::clock;
 use crate::config::model::SessionBinding;
 use crate::error::ProxyError;
-use crate::http::{BodyDecoder, Buffer, SessionField};
+use crate::http::{BodyDecoder, BodyLength, Buffer, SessionField};
 use crate::limits;
 use crate::mcp::{self, Binding, LOST_SESSION_BYTES_MAX, Session};
 use crate::seam::SessionEvent;
@@ -84,7 +84,13 @@ impl<'a> Exchange<'a> {
         if answer.is_event_stream(buffer.filled()) {
             return Ok(false);
         }
-        let mut decoder = BodyDecoder::new(answer.body_for(self.heads.request.method));
+        let length = answer.body_for(self.heads.request.method);
+        if let (200, BodyLength::Fixed(length)) = (answer.status, length) {
+            // Nearly every answer. One that is not here as a whole is too long to be a refusal.
+            let text = buffer.filled()[head_length..].get(..usize::try_from(length).unwrap_or(usize::MAX));
+            return Ok(text.is_some_and(|text| self.lost(200, text)));
+        }
+        let mut decoder = BodyDecoder::new(length);
         let (mut text, mut at) = (Vec::new(), head_length);
         loop {
             while at < buffer.len() && !decoder.is_done() {
