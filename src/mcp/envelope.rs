@@ -3,10 +3,7 @@
 //! Arguments and results are checked to be JSON and otherwise not looked at; nothing is ever written
 //! back from what was parsed.
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-
-use super::json::{self, Raw, Span, Text};
+use super::json::{self, Members, Scanner, Span, Text};
 use super::{McpError, MethodLabel, NameField};
 
 /// What a message is.
@@ -33,7 +30,7 @@ pub struct Envelope {
     pub kind: Kind,
     /// Its method, from the known set.
     pub method: MethodLabel,
-    id: Option<Text>,
+    id: Option<Span>,
     method_text: Option<Text>,
     params: ParamsView,
 }
@@ -41,11 +38,13 @@ pub struct Envelope {
 /// Members of `params`.
 #[derive(Clone, Debug, Default)]
 struct ParamsView {
+    /// All of it.
+    whole: Option<Span>,
     name: Option<Text>,
     uri: Option<Text>,
     task_id: Option<Text>,
-    cursor: Option<Text>,
-    request_id: Option<Text>,
+    cursor: Option<Span>,
+    request_id: Option<Span>,
     initialize_version: Option<Text>,
     is_retry: bool,
     meta: MetaView,
@@ -75,20 +74,23 @@ impl Envelope {
     /// The first fault found; see [`McpError`]. A body that is no JSON may be refused for something
     /// else that came before its syntax error.
     pub fn parse(body: &[u8]) -> Result<Self, McpError> {
-        let text = json::checked(body)?;
-        if json::first_byte(text) == Some(b'[') { Self::batch(text) } else { Self::message(text, text) }
+        match json::array(body)? {
+            None => Self::message(body),
+            Some(messages) => Self::batch(body, &messages),
+        }
     }
 
-    /// Reads one message, all of `text`, within the body `whole`.
-    fn message(text: &str, whole: &str) -> Result<Self, McpError> {
-        let message: Message<'_> = json::object(text)?;
-        match &message.jsonrpc {
-            Some(version) if version.string()?.as_deref() == Some("2.0") => {}
-            _ => return Err(McpError::JsonRpcVersion),
+    /// Reads one message, all of `body`.
+    fn message(body: &[u8]) -> Result<Self, McpError> {
+        let mut message = Message::default();
+        json::object(body, &mut message)?;
+        let says = |value: Option<Span>| value.map_or(Ok(None), |value| value.string(body));
+        if says(message.jsonrpc)?.as_deref() != Some(b"2.0") {
+            return Err(McpError::JsonRpcVersion);
         }
-        let id = message.id.map(|id| read_id(id, whole)).transpose()?;
+        let id = message.id.map(|id| checked_id(id, body)).transpose()?;
         let answers = usize::from(message.result.is_some()) + usize::from(message.error.is_some());
-        let Some(method) = &message.method else {
+        let Some(method) = message.method else {
             // An error may lack an id: its sender could not read the request's.
             if answers != 1 || (id.is_none() && message.result.is_some()) {
                 return Err(if answers == 0 { McpError::NotAMessage } else { McpError::Response });
@@ -98,24 +100,21 @@ impl Envelope {
         if answers != 0 {
             return Err(McpError::Response);
         }
-        let method_text = Text::string(method, whole)?.ok_or(McpError::NotAMessage)?;
+        let method_text = Text::string(method, body)?.ok_or(McpError::NotAMessage)?;
         Ok(Self {
             kind: if id.is_some() { Kind::Request } else { Kind::Notification },
-            method: MethodLabel::of(method_text.of(whole.as_bytes())),
+            method: MethodLabel::of(method_text.of(body)),
             id,
             method_text: Some(method_text),
-            params: message.params.map(|params| ParamsView::read(params, whole)).transpose()?.unwrap_or_default(),
+            params: ParamsView::read(&message, body)?,
         })
     }
 
     /// Reads the messages of an array, each for itself.
-    fn batch(whole: &str) -> Result<Self, McpError> {
-        // The iterator stops at the array's end; what lies behind is checked here.
-        json::validate(whole)?;
+    fn batch(body: &[u8], messages: &[Span]) -> Result<Self, McpError> {
         let mut asks = None;
-        for member in sonic_rs::to_array_iter(whole) {
-            let member = member.map_err(|_| McpError::Syntax)?;
-            let message = Self::message(member.as_raw_str(), whole)?;
+        for message in messages {
+            let message = Self::message(message.of(body))?;
             if message.method == MethodLabel::Initialize {
                 return Err(McpError::BatchInitialize);
             }
@@ -132,8 +131,8 @@ impl Envelope {
 
     /// The id's JSON text, a string with its quotes or an integer, as it came.
     #[must_use]
-    pub fn id<'a>(&'a self, body: &'a [u8]) -> Option<&'a [u8]> {
-        self.id.as_ref().map(|text| text.of(body))
+    pub fn id<'a>(&self, body: &'a [u8]) -> Option<&'a [u8]> {
+        self.id.map(|span| span.of(body))
     }
 
     /// The method's name.
@@ -161,14 +160,14 @@ impl Envelope {
 
     /// The JSON text of `params.cursor`: absent, null and `""` are three things.
     #[must_use]
-    pub fn cursor<'a>(&'a self, body: &'a [u8]) -> Option<&'a [u8]> {
-        self.params.cursor.as_ref().map(|text| text.of(body))
+    pub fn cursor<'a>(&self, body: &'a [u8]) -> Option<&'a [u8]> {
+        self.params.cursor.map(|span| span.of(body))
     }
 
     /// The JSON text of `params.requestId`, the id that `notifications/cancelled` names.
     #[must_use]
-    pub fn cancelled_id<'a>(&'a self, body: &'a [u8]) -> Option<&'a [u8]> {
-        self.params.request_id.as_ref().map(|text| text.of(body))
+    pub fn cancelled_id<'a>(&self, body: &'a [u8]) -> Option<&'a [u8]> {
+        self.params.request_id.map(|span| span.of(body))
     }
 
     /// `params.protocolVersion`, which `initialize` asks for.
@@ -215,7 +214,7 @@ impl Envelope {
         self.params.meta.has_progress_token
     }
 
-    /// Where `_meta.traceparent` is, quotes included, if it is a string written without escapes.
+    /// Where `_meta.traceparent` is, quotes included, if it is a string.
     #[must_use]
     pub fn traceparent(&self) -> Option<Span> {
         self.params.meta.traceparent
@@ -239,11 +238,8 @@ impl Envelope {
     /// have no influence on the answer (`clientInfo`, trace context, progress token). Equal pieces
     /// under the same method and version mean an equal question. Members of `params` that we do not
     /// know are part of it, so that no extension can mix up two answers.
-    ///
-    /// Reads the body again, since only few messages are asked this: a message with large arguments
-    /// is never one of them, and is spared the second pass over its `params`.
     pub fn question<'a>(&self, body: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let range = params_span(body).map(Span::range).unwrap_or_default();
+        let range = self.params.whole.map(Span::range).unwrap_or_default();
         let end = range.end..range.end;
         let mut from = range.start;
         let gaps = self.params.meta.neutral.into_iter().flatten().map(Span::range);
@@ -255,74 +251,51 @@ impl Envelope {
     }
 }
 
-/// Where `params` is, in a body that was parsed before.
-fn params_span(body: &[u8]) -> Option<Span> {
-    #[derive(Deserialize)]
-    struct Outer<'a> {
-        #[serde(borrow)]
-        params: Raw<'a>,
-    }
-
-    let text = std::str::from_utf8(body).ok()?;
-    let outer: Outer<'_> = json::object(text).ok()?;
-    outer.params.span(text)
-}
-
 impl ParamsView {
-    fn read(params: Params<'_>, whole: &str) -> Result<Self, McpError> {
+    fn read(message: &Message, body: &[u8]) -> Result<Self, McpError> {
+        let params = &message.inner;
         Ok(Self {
-            name: string(params.name, whole)?,
-            uri: string(params.uri, whole)?,
-            task_id: string(params.task_id, whole)?,
-            cursor: params.cursor.map(|value| Text::raw(value, whole)),
-            request_id: params.request_id.map(|value| Text::raw(value, whole)),
-            initialize_version: string(params.protocol_version, whole)?,
+            whole: message.params,
+            name: string(params.name, body)?,
+            uri: string(params.uri, body)?,
+            task_id: string(params.task_id, body)?,
+            cursor: params.cursor,
+            request_id: params.request_id,
+            initialize_version: string(params.protocol_version, body)?,
             is_retry: params.input_responses.is_some() || params.request_state.is_some(),
-            meta: params.meta.map(|meta| MetaView::read(meta, whole)).transpose()?.unwrap_or_default(),
+            meta: MetaView::read(&params.inner, body)?,
         })
     }
 }
 
 impl MetaView {
-    fn read(meta: Meta<'_>, whole: &str) -> Result<Self, McpError> {
-        let span = |value: &Option<Raw<'_>>| value.as_ref()?.span(whole);
-        let starts_with = |span: &Span, byte| whole.as_bytes()[span.range()].first() == Some(&byte);
-        let traceparent = span(&meta.traceparent);
-        let mut neutral = [
-            traceparent,
-            span(&meta.tracestate),
-            span(&meta.baggage),
-            span(&meta.client_info),
-            span(&meta.progress_token),
-        ];
+    fn read(meta: &Meta, body: &[u8]) -> Result<Self, McpError> {
+        let mut neutral = [meta.traceparent, meta.tracestate, meta.baggage, meta.client_info, meta.progress_token];
         neutral.sort_unstable_by_key(|span| span.map(|span| span.range().start));
         Ok(Self {
-            client_capabilities: span(&meta.client_capabilities).filter(|span| starts_with(span, b'{')),
-            traceparent: traceparent.filter(|span| starts_with(span, b'"')),
+            client_capabilities: meta.client_capabilities.filter(|span| span.is_object(body)),
+            traceparent: meta.traceparent.filter(|span| span.of(body).starts_with(b"\"")),
             has_client_info: meta.client_info.is_some(),
             has_log_level: meta.log_level.is_some(),
             has_progress_token: meta.progress_token.is_some(),
             neutral,
-            protocol_version: string(meta.protocol_version, whole)?,
+            protocol_version: string(meta.protocol_version, body)?,
         })
     }
 }
 
 /// A member's text, if it is there and a string.
-fn string(value: Option<Raw<'_>>, whole: &str) -> Result<Option<Text>, McpError> {
-    value.map_or(Ok(None), |value| Text::string(&value, whole))
+fn string(value: Option<Span>, body: &[u8]) -> Result<Option<Text>, McpError> {
+    value.map_or(Ok(None), |value| Text::string(value, body))
 }
 
 /// An id: a string, or an integer of any size, whose text is kept.
-fn read_id(value: Raw<'_>, whole: &str) -> Result<Text, McpError> {
-    let text = value.as_str();
-    let is_number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-    let is_integer = is_number && !text.contains(['.', 'e', 'E']);
+fn checked_id(id: Span, body: &[u8]) -> Result<Span, McpError> {
+    let text = id.of(body);
+    let is_number = matches!(text, [b'-' | b'0'..=b'9', ..]);
+    let is_integer = is_number && !text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
     // A string is decoded only to see that it can be.
-    if !is_integer && value.string()?.is_none() {
-        return Err(McpError::Id);
-    }
-    Ok(Text::raw(value, whole))
+    if is_integer || id.string(body)?.is_some() { Ok(id) } else { Err(McpError::Id) }
 }
 
 /// Whether two ids are the same, given as JSON texts: numbers by their digits, strings by what they
@@ -333,7 +306,7 @@ pub fn same_id(one: &[u8], other: &[u8]) -> bool {
 }
 
 fn same_string(one: &[u8], other: &[u8]) -> bool {
-    let decode = |id| sonic_rs::from_slice::<String>(id).ok();
+    let decode = |id| serde_json::from_slice::<String>(id).ok();
     decode(one).is_some_and(|one| decode(other) == Some(one))
 }
 
@@ -342,87 +315,99 @@ fn same_string(one: &[u8], other: &[u8]) -> bool {
 /// that [`Envelope::parse`] refuses, or that nobody else needs parsed.
 #[must_use]
 pub fn request_id(body: &[u8]) -> Option<Vec<u8>> {
-    let text = json::checked(body).ok()?;
-    let identity: Identity<'_> = json::object(text).ok()?;
-    if identity.result.is_some() || identity.error.is_some() {
+    let mut message = Message::default();
+    json::object(body, &mut message).ok()?;
+    if message.result.is_some() || message.error.is_some() {
         return None;
     }
-    read_id(identity.id?, text).ok().map(|id| id.of(body).to_vec())
+    checked_id(message.id?, body).ok().map(|id| id.of(body).to_vec())
 }
 
-/// The one member of a message that an answer needs, and those of messages that get none.
-#[derive(Deserialize)]
-struct Identity<'a> {
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    id: Option<Raw<'a>>,
-    #[serde(default, deserialize_with = "json::present")]
-    result: Option<IgnoredAny>,
-    #[serde(default, deserialize_with = "json::present")]
-    error: Option<IgnoredAny>,
+/// A message's own members.
+#[derive(Default)]
+struct Message {
+    jsonrpc: Option<Span>,
+    id: Option<Span>,
+    method: Option<Span>,
+    params: Option<Span>,
+    inner: Params,
+    result: Option<Span>,
+    error: Option<Span>,
 }
 
-/// A message's own members. Those not named are skipped.
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    jsonrpc: Option<Raw<'a>>,
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    id: Option<Raw<'a>>,
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    method: Option<Raw<'a>>,
-    #[serde(borrow, default, deserialize_with = "json::inner")]
-    params: Option<Params<'a>>,
-    #[serde(default, deserialize_with = "json::present")]
-    result: Option<IgnoredAny>,
-    #[serde(default, deserialize_with = "json::present")]
-    error: Option<IgnoredAny>,
+impl Members for Message {
+    fn member(&mut self, name: &[u8], value: &mut Scanner<'_>) -> Result<(), McpError> {
+        match name {
+            b"jsonrpc" => value.once(&mut self.jsonrpc),
+            b"id" => value.once(&mut self.id),
+            b"method" => value.once(&mut self.method),
+            b"params" => value.inner(&mut self.params, &mut self.inner),
+            b"result" => value.once(&mut self.result),
+            b"error" => value.once(&mut self.error),
+            _ => value.skip(),
+        }
+    }
 }
 
-#[derive(Deserialize)]
-struct Params<'a> {
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    name: Option<Raw<'a>>,
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    uri: Option<Raw<'a>>,
-    #[serde(borrow, default, rename = "taskId", deserialize_with = "json::present")]
-    task_id: Option<Raw<'a>>,
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    cursor: Option<Raw<'a>>,
-    #[serde(borrow, default, rename = "requestId", deserialize_with = "json::present")]
-    request_id: Option<Raw<'a>>,
-    #[serde(borrow, default, rename = "protocolVersion", deserialize_with = "json::present")]
-    protocol_version: Option<Raw<'a>>,
-    #[serde(default, rename = "inputResponses", deserialize_with = "json::present")]
-    input_responses: Option<IgnoredAny>,
-    #[serde(default, rename = "requestState", deserialize_with = "json::present")]
-    request_state: Option<IgnoredAny>,
-    #[serde(borrow, default, rename = "_meta", deserialize_with = "json::inner")]
-    meta: Option<Meta<'a>>,
+/// Members of `params`.
+#[derive(Default)]
+struct Params {
+    name: Option<Span>,
+    uri: Option<Span>,
+    task_id: Option<Span>,
+    cursor: Option<Span>,
+    request_id: Option<Span>,
+    protocol_version: Option<Span>,
+    input_responses: Option<Span>,
+    request_state: Option<Span>,
+    meta: Option<Span>,
+    inner: Meta,
 }
 
-#[derive(Deserialize)]
-struct Meta<'a> {
-    #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion", deserialize_with = "json::present")]
-    protocol_version: Option<Raw<'a>>,
-    #[serde(
-        borrow,
-        default,
-        rename = "io.modelcontextprotocol/clientCapabilities",
-        deserialize_with = "json::present"
-    )]
-    client_capabilities: Option<Raw<'a>>,
-    #[serde(borrow, default, rename = "io.modelcontextprotocol/clientInfo", deserialize_with = "json::present")]
-    client_info: Option<Raw<'a>>,
-    #[serde(default, rename = "io.modelcontextprotocol/logLevel", deserialize_with = "json::present")]
-    log_level: Option<IgnoredAny>,
-    #[serde(borrow, default, rename = "progressToken", deserialize_with = "json::present")]
-    progress_token: Option<Raw<'a>>,
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    traceparent: Option<Raw<'a>>,
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    tracestate: Option<Raw<'a>>,
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    baggage: Option<Raw<'a>>,
+impl Members for Params {
+    fn member(&mut self, name: &[u8], value: &mut Scanner<'_>) -> Result<(), McpError> {
+        match name {
+            b"name" => value.once(&mut self.name),
+            b"uri" => value.once(&mut self.uri),
+            b"taskId" => value.once(&mut self.task_id),
+            b"cursor" => value.once(&mut self.cursor),
+            b"requestId" => value.once(&mut self.request_id),
+            b"protocolVersion" => value.once(&mut self.protocol_version),
+            b"inputResponses" => value.once(&mut self.input_responses),
+            b"requestState" => value.once(&mut self.request_state),
+            b"_meta" => value.inner(&mut self.meta, &mut self.inner),
+            _ => value.skip(),
+        }
+    }
+}
+
+/// Members of `params._meta`.
+#[derive(Default)]
+struct Meta {
+    protocol_version: Option<Span>,
+    client_capabilities: Option<Span>,
+    client_info: Option<Span>,
+    log_level: Option<Span>,
+    progress_token: Option<Span>,
+    traceparent: Option<Span>,
+    tracestate: Option<Span>,
+    baggage: Option<Span>,
+}
+
+impl Members for Meta {
+    fn member(&mut self, name: &[u8], value: &mut Scanner<'_>) -> Result<(), McpError> {
+        match name {
+            b"io.modelcontextprotocol/protocolVersion" => value.once(&mut self.protocol_version),
+            b"io.modelcontextprotocol/clientCapabilities" => value.once(&mut self.client_capabilities),
+            b"io.modelcontextprotocol/clientInfo" => value.once(&mut self.client_info),
+            b"io.modelcontextprotocol/logLevel" => value.once(&mut self.log_level),
+            b"progressToken" => value.once(&mut self.progress_token),
+            b"traceparent" => value.once(&mut self.traceparent),
+            b"tracestate" => value.once(&mut self.tracestate),
+            b"baggage" => value.once(&mut self.baggage),
+            _ => value.skip(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ fn error_with_data(id: Option<&[u8]>, code: i32, message: &str, data: &str) -> V
 /// A JSON string.
 fn quoted(text: &str) -> String {
     // Strings always can be written.
-    sonic_rs::to_string(text).unwrap_or_default()
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The Model Context Protocol as far as the proxy looks at it: the JSON-RPC envelope of a message,
 //! the headers that mirror it, versions and eras, replies that are shared, the events of a stream.
 //!
-//! Everything here takes slices and gives ranges and verdicts: no I/O, no clock, no HTTP. The only
-//! user of sonic-rs. Specification: modelcontextprotocol.io, 2024-11-05 to 2026-07-28; P-numbers are
-//! those of `docs/conformance.md`.
+//! Everything here takes slices and gives ranges and verdicts: no I/O, no clock, no HTTP.
+//! Specification: modelcontextprotocol.io, 2024-11-05 to 2026-07-28; P-numbers are those of
+//! `docs/conformance.md`.
 
 mod class;
 mod envelope;

@@ -1,9 +1,8 @@
 //! What a backend's JSON answer says of itself, and the same answer for somebody else.
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use std::str::FromStr;
 
-use super::json::{self, Raw, Span};
+use super::json::{self, Members, Scanner, Span};
 use super::{McpError, ProtocolVersion};
 
 /// What a response reports.
@@ -47,20 +46,21 @@ impl Reply {
     /// # Errors
     /// A body that is no single response, or one with a repeated member: nothing to share.
     pub fn parse(body: &[u8]) -> Result<Self, McpError> {
-        let text = json::checked(body)?;
-        let message: Message<'_> = json::object(text)?;
+        let mut message = Message::default();
+        json::object(body, &mut message)?;
         if message.method.is_some() {
             return Err(McpError::NotAMessage);
         }
-        let id = message.id.as_ref().and_then(|id| id_span(id, text));
-        match (message.result, message.error) {
-            (Some(result), None) => {
-                let ttl = result.ttl_ms.as_ref().and_then(|ttl| ttl.span(text));
-                let ttl_ms = result.ttl_ms.as_ref().and_then(|ttl| ttl.as_str().parse().ok());
-                Ok(Self { outcome: result.outcome()?, ttl_ms: ttl_ms.unwrap_or(0), scope: result.scope()?, id, ttl })
+        let has = |value: Option<Span>| value.is_some_and(|value| value.is_object(body));
+        let id = message.id;
+        match (has(message.result), has(message.error)) {
+            (true, false) => {
+                let result = &message.in_result;
+                let ttl_ms = number(result.ttl_ms, body).unwrap_or(0);
+                Ok(Self { outcome: result.outcome(body)?, ttl_ms, scope: result.scope(body)?, id, ttl: result.ttl_ms })
             }
-            (None, Some(error)) => {
-                let code = error.code.and_then(|code| code.as_str().parse().ok());
+            (false, true) => {
+                let code = number(message.in_error.code, body);
                 Ok(Self { outcome: Outcome::Error(code), ttl_ms: 0, scope: CacheScope::Private, id, ttl: None })
             }
             _ => Err(McpError::Response),
@@ -114,76 +114,89 @@ pub fn may_have_ttl(body: &[u8]) -> bool {
 /// The version that an answer to `initialize` settles on; nothing if it is none.
 #[must_use]
 pub fn negotiated_version(body: &[u8]) -> Option<ProtocolVersion> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow, default, deserialize_with = "json::inner")]
-        result: Option<Settled<'a>>,
+    let mut message = Message::default();
+    json::object(body, &mut message).ok()?;
+    let version = message.in_result.protocol_version?.string(body).ok()??;
+    Some(ProtocolVersion::of(&version))
+}
+
+/// A value, if it is a number that fits.
+fn number<N: FromStr>(value: Option<Span>, body: &[u8]) -> Option<N> {
+    std::str::from_utf8(value?.of(body)).ok()?.parse().ok()
+}
+
+#[derive(Default)]
+struct Message {
+    id: Option<Span>,
+    method: Option<Span>,
+    result: Option<Span>,
+    in_result: ResultMembers,
+    error: Option<Span>,
+    in_error: ErrorMembers,
+}
+
+impl Members for Message {
+    fn member(&mut self, name: &[u8], value: &mut Scanner<'_>) -> Result<(), McpError> {
+        match name {
+            b"id" => value.once(&mut self.id),
+            b"method" => value.once(&mut self.method),
+            b"result" => value.inner(&mut self.result, &mut self.in_result),
+            b"error" => value.inner(&mut self.error, &mut self.in_error),
+            _ => value.skip(),
+        }
     }
+}
 
-    #[derive(Deserialize)]
-    struct Settled<'a> {
-        #[serde(borrow, default, rename = "protocolVersion", deserialize_with = "json::present")]
-        version: Option<Raw<'a>>,
+#[derive(Default)]
+struct ResultMembers {
+    result_type: Option<Span>,
+    ttl_ms: Option<Span>,
+    cache_scope: Option<Span>,
+    protocol_version: Option<Span>,
+}
+
+impl Members for ResultMembers {
+    fn member(&mut self, name: &[u8], value: &mut Scanner<'_>) -> Result<(), McpError> {
+        match name {
+            b"resultType" => value.once(&mut self.result_type),
+            b"ttlMs" => value.once(&mut self.ttl_ms),
+            b"cacheScope" => value.once(&mut self.cache_scope),
+            b"protocolVersion" => value.once(&mut self.protocol_version),
+            _ => value.skip(),
+        }
     }
-
-    let answer: Answer<'_> = json::object(json::checked(body).ok()?).ok()?;
-    let version = answer.result?.version?;
-    Some(ProtocolVersion::of(version.string().ok()??.as_bytes()))
 }
 
-/// Where an id is. One with escapes came as a copy and is looked up again; that it is the only one
-/// is known by now.
-fn id_span(id: &Raw<'_>, text: &str) -> Option<Span> {
-    id.span(text).or_else(|| {
-        let again = sonic_rs::get_from_str(text, &["id"]).ok()?;
-        Span::within(again.as_raw_str(), text)
-    })
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    id: Option<Raw<'a>>,
-    #[serde(default, deserialize_with = "json::present")]
-    method: Option<IgnoredAny>,
-    #[serde(borrow, default, deserialize_with = "json::inner")]
-    result: Option<ResultMembers<'a>>,
-    #[serde(borrow, default, deserialize_with = "json::inner")]
-    error: Option<ErrorMembers<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ResultMembers<'a> {
-    #[serde(borrow, default, rename = "resultType", deserialize_with = "json::present")]
-    result_type: Option<Raw<'a>>,
-    #[serde(borrow, default, rename = "ttlMs", deserialize_with = "json::present")]
-    ttl_ms: Option<Raw<'a>>,
-    #[serde(borrow, default, rename = "cacheScope", deserialize_with = "json::present")]
-    cache_scope: Option<Raw<'a>>,
-}
-
-impl ResultMembers<'_> {
-    fn outcome(&self) -> Result<Outcome, McpError> {
-        let Some(value) = &self.result_type else {
+impl ResultMembers {
+    fn outcome(&self, body: &[u8]) -> Result<Outcome, McpError> {
+        let Some(value) = self.result_type else {
             return Ok(Outcome::Complete);
         };
-        Ok(match value.string()?.as_deref() {
-            Some("complete") => Outcome::Complete,
-            Some("input_required") => Outcome::InputRequired,
+        Ok(match value.string(body)?.as_deref() {
+            Some(b"complete") => Outcome::Complete,
+            Some(b"input_required") => Outcome::InputRequired,
             _ => Outcome::Extension,
         })
     }
 
-    fn scope(&self) -> Result<CacheScope, McpError> {
-        let text = self.cache_scope.as_ref().map(Raw::string).transpose()?.flatten();
-        Ok(if text.as_deref() == Some("public") { CacheScope::Public } else { CacheScope::Private })
+    fn scope(&self, body: &[u8]) -> Result<CacheScope, McpError> {
+        let text = self.cache_scope.map_or(Ok(None), |value| value.string(body))?;
+        Ok(if text.as_deref() == Some(b"public") { CacheScope::Public } else { CacheScope::Private })
     }
 }
 
-#[derive(Deserialize)]
-struct ErrorMembers<'a> {
-    #[serde(borrow, default, deserialize_with = "json::present")]
-    code: Option<Raw<'a>>,
+#[derive(Default)]
+struct ErrorMembers {
+    code: Option<Span>,
+}
+
+impl Members for ErrorMembers {
+    fn member(&mut self, name: &[u8], value: &mut Scanner<'_>) -> Result<(), McpError> {
+        match name {
+            b"code" => value.once(&mut self.code),
+            _ => value.skip(),
+        }
+    }
 }
 
 #[cfg(test)]
