@@ -185,7 +185,6 @@ fn a_worker_with_far_more_streams_than_another_hands_new_connections_over() {
         [0, 1].map(|index: usize| workers[index]["counted"]["streams"].as_u64().expect("a number"))
     };
     let handed_over = || proxy.metric("ringway_connections_handed_over_total");
-    let handed_over = || proxy.metric("ringway_connections_handed_over_total");
     // Streams gather on one worker: those that meet the other one are let go.
     let mut held = Vec::new();
     loop {
