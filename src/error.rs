@@ -72,6 +72,7 @@ closed_set! {
     ExchangesMax = "exchanges_max",
     MemoryMax = "memory_max",
     DescriptorsExhausted = "descriptors_exhausted",
+    NoLocalPort = "no_local_port",
     NoEndpoint = "no_endpoint",
     ConnectFailed = "connect_failed",
     ConnectTimeout = "connect_timeout",
@@ -197,6 +198,7 @@ impl ProxyError {
             | Self::MethodNotAllowed
             | Self::ClientGone => Fault::Client,
             Self::Overloaded | Self::MemoryMax | Self::ConnectionsMax | Self::ConnectionsPerIp => Fault::Load,
+            Self::Upstream(error) if error.is_ours() => Fault::Load,
             Self::Upstream(_) => Fault::Upstream,
         }
     }
@@ -225,6 +227,7 @@ impl ProxyError {
             Self::Upstream(
                 UpstreamError::ConnectFailed
                 | UpstreamError::DescriptorsExhausted
+                | UpstreamError::NoLocalPort
                 | UpstreamError::Closed
                 | UpstreamError::Malformed(_),
             ) => 502,
@@ -338,6 +341,7 @@ impl ProxyError {
                 UpstreamError::NoEndpoint => Refusal::NoEndpoint,
                 UpstreamError::ConnectFailed => Refusal::ConnectFailed,
                 UpstreamError::DescriptorsExhausted => Refusal::DescriptorsExhausted,
+                UpstreamError::NoLocalPort => Refusal::NoLocalPort,
                 UpstreamError::ConnectTimeout => Refusal::ConnectTimeout,
                 UpstreamError::FirstByteTimeout => Refusal::FirstByteTimeout,
                 UpstreamError::RequestTimeout => Refusal::RequestTimeout,
