@@ -295,6 +295,7 @@ impl ProxyError {
                 | HttpError::Host
                 | HttpError::HostMismatch
                 | HttpError::DuplicateField
+                | HttpError::DuplicateMcpField
                 | HttpError::ContentLength
                 | HttpError::Chunk
                 | HttpError::ChunkOverhead
@@ -319,6 +320,7 @@ impl ProxyError {
                 McpError::NameMissing => Refusal::NameHeaderMissing,
                 McpError::NameMismatch => Refusal::NameHeaderMismatch,
                 McpError::NameEncoding => Refusal::NameHeaderEncoding,
+                McpError::HeaderRepeated => Refusal::Malformed,
                 McpError::Metadata => Refusal::Metadata,
                 McpError::MethodNotFound => Refusal::MethodUnknown,
                 McpError::HttpMethod => Refusal::MethodNotAllowed,
