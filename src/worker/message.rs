@@ -153,9 +153,10 @@ impl Exchange<'_> {
                 Ok(0) | Err(_) => return Err(ProxyError::ClientGone),
                 Ok(read) => buffer.advance(read),
             }
+            // What is not read whole is streamed: until a backend takes it the client owes nothing.
+            socket.deadline.clear();
             self.body.advance(buffer, &self.heads.request, limits)?;
         }
-        self.client.socket.deadline.clear();
         Ok(self.body.prefix.len() <= bytes_max)
     }
 

@@ -296,6 +296,43 @@ fn an_upload_that_the_backend_does_not_take_is_not_the_clients_delay() {
 }
 
 #[test]
+fn a_body_too_long_to_look_at_may_wait_for_its_backend() {
+    let (hole, silent) = (BlackHole::new(), silent().0);
+    let proxy = Proxy::builder()
+        .reads_messages()
+        .limits("body_timeout_ms = 1500\nlegacy_look_bytes_max = 1024")
+        .backend_with("b", &[hole.address], "connect_timeout_ms = 3600000")
+        .backend_with("silent", &[silent.address()], "first_byte_timeout_ms = 1700")
+        .start();
+    let mut client = proxy.client();
+    client.send(
+        "POST /mcp/b HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    eventually("its body is waited for", || proxy.metric("ringway_exchanges") == 1.0);
+    client.send(chunk(&"x".repeat(2000)));
+    // A call that runs into its deadline shows that `body_timeout_ms` has passed.
+    let mut clock = proxy.client();
+    clock.send(post(CALL).replace("/mcp/b", "/mcp/silent"));
+    assert_eq!(clock.response().status, 504);
+    let (seen, part) = bounded(1);
+    let _backend = Backend::in_place_of(hole, move |exchange| {
+        exchange.head();
+        exchange.exactly(2000);
+        seen.send(()).unwrap();
+        let mut rest = Vec::new();
+        while !rest.ends_with(LAST_CHUNK.as_bytes())
+            && let Some(more) = exchange.read_some()
+        {
+            rest.extend(more);
+        }
+        exchange.send(json("\"whole\""));
+    });
+    part.recv_timeout(PATIENCE).expect("the first part at the backend");
+    client.send(LAST_CHUNK);
+    assert_eq!(client.response().text(), "\"whole\"");
+}
+
+#[test]
 fn a_slow_upload_is_not_the_backends_delay() {
     // `first_byte_timeout_ms` runs from the last byte of the request, `write_timeout_ms` while the
     // backend takes nothing: a client that pauses touches neither.
