@@ -86,6 +86,7 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     if ended.is_err() {
         // The worker that takes its place accepts on the same sockets.
         let listeners = acceptors.remove_all(Queue::Leave);
+        core.sharing.fall_silent();
         core.deadlines.end_all();
         drained(core, listeners, FALL_TIMEOUT).await;
     }
