@@ -72,6 +72,7 @@ closed_set! {
     ExchangesMax = "exchanges_max",
     MemoryMax = "memory_max",
     DescriptorsExhausted = "descriptors_exhausted",
+    NoLocalPort = "no_local_port",
     NoEndpoint = "no_endpoint",
     ConnectFailed = "connect_failed",
     ConnectTimeout = "connect_timeout",
@@ -197,6 +198,7 @@ impl ProxyError {
             | Self::MethodNotAllowed
             | Self::ClientGone => Fault::Client,
             Self::Overloaded | Self::MemoryMax | Self::ConnectionsMax | Self::ConnectionsPerIp => Fault::Load,
+            Self::Upstream(error) if error.is_ours() => Fault::Load,
             Self::Upstream(_) => Fault::Upstream,
         }
     }
@@ -225,6 +227,7 @@ impl ProxyError {
             Self::Upstream(
                 UpstreamError::ConnectFailed
                 | UpstreamError::DescriptorsExhausted
+                | UpstreamError::NoLocalPort
                 | UpstreamError::Closed
                 | UpstreamError::Malformed(_),
             ) => 502,
@@ -292,6 +295,7 @@ impl ProxyError {
                 | HttpError::Host
                 | HttpError::HostMismatch
                 | HttpError::DuplicateField
+                | HttpError::DuplicateMcpField
                 | HttpError::ContentLength
                 | HttpError::Chunk
                 | HttpError::ChunkOverhead
@@ -316,6 +320,7 @@ impl ProxyError {
                 McpError::NameMissing => Refusal::NameHeaderMissing,
                 McpError::NameMismatch => Refusal::NameHeaderMismatch,
                 McpError::NameEncoding => Refusal::NameHeaderEncoding,
+                McpError::HeaderRepeated => Refusal::Malformed,
                 McpError::Metadata => Refusal::Metadata,
                 McpError::MethodNotFound => Refusal::MethodUnknown,
                 McpError::HttpMethod => Refusal::MethodNotAllowed,
@@ -338,6 +343,7 @@ impl ProxyError {
                 UpstreamError::NoEndpoint => Refusal::NoEndpoint,
                 UpstreamError::ConnectFailed => Refusal::ConnectFailed,
                 UpstreamError::DescriptorsExhausted => Refusal::DescriptorsExhausted,
+                UpstreamError::NoLocalPort => Refusal::NoLocalPort,
                 UpstreamError::ConnectTimeout => Refusal::ConnectTimeout,
                 UpstreamError::FirstByteTimeout => Refusal::FirstByteTimeout,
                 UpstreamError::RequestTimeout => Refusal::RequestTimeout,

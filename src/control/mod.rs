@@ -57,7 +57,7 @@ use handle::{Order, Orders};
 use tasks::Tasks;
 
 /// How often ended workers are looked for.
-const SUPERVISE_EVERY: Duration = Duration::from_millis(200);
+const SUPERVISE_EVERY: Duration = Duration::from_millis(100);
 
 /// How often a drain looks whether it is over.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use super::Counters;
-use super::gather::Gathered;
+use super::gather::{Gathered, Worker};
 use super::process::ProcessStats;
 use crate::error::Refusal;
 use crate::seam::{Cached, Coalesced, Era, Invalidation, Label, Latency, Names, SessionEvent, Snapshot, WorkerStats};
@@ -157,34 +157,19 @@ fn upstream(page: &mut Page, total: &WorkerStats, snapshot: &Snapshot) {
 }
 
 fn workers(page: &mut Page, scrape: &Scrape<'_>) {
-    let each = || scrape.gathered.workers.iter().enumerate().map(|(number, worker)| (number.to_string(), worker));
-    page.family("ringway_worker_up", Kind::Gauge, "Whether the worker answered this scrape.");
-    for (number, worker) in each() {
-        page.sample(&[("worker", &number)], u8::from(worker.up));
-    }
-    page.family(
-        "ringway_worker_busy_ratio",
-        Kind::Gauge,
-        "Share of time the worker's thread ran since the scrape before.",
-    );
-    for (number, worker) in each() {
-        page.sample(&[("worker", &number)], worker.busy);
-    }
-    page.family("ringway_worker_connections", Kind::Gauge, "Client connections of the worker.");
-    for (number, worker) in each() {
-        page.sample(&[("worker", &number)], worker.stats.client_connections);
-    }
-    page.family("ringway_worker_exchanges", Kind::Gauge, "Requests in flight in the worker.");
-    for (number, worker) in each() {
-        page.sample(&[("worker", &number)], worker.stats.exchanges);
-    }
-    page.family("ringway_worker_streams", Kind::Gauge, "Of these, requests whose answer is an event stream.");
-    for (number, worker) in each() {
-        page.sample(&[("worker", &number)], worker.stats.streams);
-    }
+    let all = &scrape.gathered.workers;
+    page.of_workers("ringway_worker_up", "Whether the worker answered this scrape.", all, |worker| u8::from(worker.up));
+    let help = "Share of time the worker's thread ran since the scrape before.";
+    page.of_workers("ringway_worker_busy_ratio", help, all, |worker| worker.busy);
+    let help = "Client connections of the worker.";
+    page.of_workers("ringway_worker_connections", help, all, |worker| worker.stats.client_connections);
+    let help = "Requests in flight in the worker.";
+    page.of_workers("ringway_worker_exchanges", help, all, |worker| worker.stats.exchanges);
+    let help = "Of these, requests whose answer is an event stream.";
+    page.of_workers("ringway_worker_streams", help, all, |worker| worker.stats.streams);
     page.family("ringway_worker_stall_seconds", Kind::Histogram, "How late the worker's loop came to a tick.");
-    for (number, worker) in each() {
-        page.histogram_samples(&[("worker", &number)], &worker.stats.stalls, &STALL_BOUNDS);
+    for (number, worker) in all.iter().enumerate() {
+        page.histogram_samples(&[("worker", &number.to_string())], &worker.stats.stalls, &STALL_BOUNDS);
     }
     page.single(
         "ringway_worker_restarts_total",
@@ -282,6 +267,14 @@ impl Page {
 
     fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.line("", labels, value);
+    }
+
+    /// A gauge that each worker has.
+    fn of_workers<V: Display>(&mut self, name: &'static str, help: &str, all: &[Worker], value: fn(&Worker) -> V) {
+        self.family(name, Kind::Gauge, help);
+        for (number, worker) in all.iter().enumerate() {
+            self.sample(&[("worker", &number.to_string())], value(worker));
+        }
     }
 
     /// One sample for each value of a closed set, in its order.

@@ -29,6 +29,8 @@ pub enum HttpError {
     HostMismatch,
     /// Two copies of a field that may stand once.
     DuplicateField,
+    /// The same of one of MCP's fields.
+    DuplicateMcpField,
     /// `Content-Length` that is not one number.
     ContentLength,
     /// `Content-Length` and `Transfer-Encoding` together.
@@ -80,7 +82,7 @@ impl HttpError {
             Self::Target => "malformed request target",
             Self::Host => "exactly one valid Host is required",
             Self::HostMismatch => "Host and request target disagree",
-            Self::DuplicateField => "a header field that may stand once stands twice",
+            Self::DuplicateField | Self::DuplicateMcpField => "a header field that may stand once stands twice",
             Self::ContentLength => "malformed or repeated Content-Length",
             Self::LengthAndEncoding => "Content-Length and Transfer-Encoding together",
             Self::TransferEncoding => "transfer coding not supported",

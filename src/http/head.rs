@@ -246,10 +246,11 @@ impl RequestHead {
         };
         self.body = self.fields.body_length().unwrap_or(BodyLength::None);
         self.keep_alive = self.fields.persistent(self.version == Version::Http11);
-        self.session_id = self.fields.single(FieldKind::McpSessionId)?;
-        self.protocol_version = self.fields.single(FieldKind::McpProtocolVersion)?;
-        self.mcp_method = self.fields.single(FieldKind::McpMethod)?;
-        self.mcp_name = self.fields.single(FieldKind::McpName)?;
+        let of_mcp = |kind| self.fields.single(kind).map_err(|_| HttpError::DuplicateMcpField);
+        self.session_id = of_mcp(FieldKind::McpSessionId)?;
+        self.protocol_version = of_mcp(FieldKind::McpProtocolVersion)?;
+        self.mcp_method = of_mcp(FieldKind::McpMethod)?;
+        self.mcp_name = of_mcp(FieldKind::McpName)?;
         self.content_type = self.fields.single(FieldKind::ContentType)?;
         self.origin = self.fields.single(FieldKind::Origin)?;
         Ok(())

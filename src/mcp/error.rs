@@ -45,6 +45,8 @@ pub enum McpError {
     NameMismatch,
     /// `Mcp-Name` holds bytes no header may hold, or Base64 that cannot be decoded.
     NameEncoding,
+    /// A header of MCP's stands twice.
+    HeaderRepeated,
     /// `_meta` lacks the protocol version or the client's capabilities.
     Metadata,
     /// A protocol version that is not served.
@@ -94,7 +96,8 @@ impl McpError {
             | Self::MethodMismatch
             | Self::NameMissing
             | Self::NameMismatch
-            | Self::NameEncoding => code::HEADER_MISMATCH,
+            | Self::NameEncoding
+            | Self::HeaderRepeated => code::HEADER_MISMATCH,
             Self::Metadata => code::INVALID_PARAMS,
             Self::UnsupportedVersion => code::UNSUPPORTED_VERSION,
             Self::MethodNotFound => code::METHOD_NOT_FOUND,
@@ -135,6 +138,7 @@ impl McpError {
             Self::NameMissing => "header mismatch: no Mcp-Name header",
             Self::NameMismatch => "header mismatch: Mcp-Name and the body differ",
             Self::NameEncoding => "header mismatch: Mcp-Name is badly encoded",
+            Self::HeaderRepeated => "header mismatch: a header that may stand once stands twice",
             Self::Metadata => "_meta lacks the protocol version or the client's capabilities",
             Self::UnsupportedVersion => "unsupported protocol version",
             Self::MethodNotFound => "method not found",

@@ -167,11 +167,10 @@ impl EventReader {
     pub fn feed(&mut self, piece: &[u8], mut on_event: impl FnMut(Event<'_>)) {
         let mut rest = piece;
         while let Some(part) = self.lines.next(&mut rest) {
-            if self.line.len() + part.text.len() > self.bytes_max {
-                self.oversized = true;
-            }
-            if self.oversized {
-                self.data.clear();
+            // Nothing of a comment is needed, however long it is.
+            let is_comment = self.line.first().or(part.text.first()) == Some(&b':');
+            self.oversized |= !is_comment && self.line.len() + part.text.len() > self.bytes_max;
+            if is_comment || self.oversized {
                 // Its first byte is enough to tell the line from an empty one.
                 let first = part.text.first().filter(|_| self.line.is_empty());
                 self.line.extend(first);
@@ -350,6 +349,18 @@ mod tests {
             assert!(reader.line.len() <= 64 && reader.data.len() <= 64 + 1 && reader.name.len() <= 64);
         }
         assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn a_comment_over_the_limit_costs_no_event() {
+        let comment = format!(":{}\n", "x".repeat(1000));
+        let text = format!("{comment}data: a\n\nevent: e\n{comment}data: b\n{comment}\n{comment}\ndata: c\n\n");
+        let event = |name: &str, data: &str| (name.as_bytes().to_vec(), data.as_bytes().to_vec());
+        let expected = vec![event("message", "a"), event("e", "b"), event("message", "c")];
+        for size in [1, 7, 64, 65, text.len()] {
+            let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            assert_eq!(events(64, &pieces), expected, "{size}");
+        }
     }
 
     #[test]

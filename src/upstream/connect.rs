@@ -48,9 +48,9 @@ fn start(address: SocketAddr, deadlines: &Rc<Deadlines>) -> io::Result<Socket> {
 }
 
 fn fault_of(error: &io::Error) -> UpstreamError {
-    let descriptors = [Errno::EMFILE as i32, Errno::ENFILE as i32];
-    match error.raw_os_error() {
-        Some(code) if descriptors.contains(&code) => UpstreamError::DescriptorsExhausted,
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE | Errno::ENFILE) => UpstreamError::DescriptorsExhausted,
+        Some(Errno::EADDRNOTAVAIL) => UpstreamError::NoLocalPort,
         _ => UpstreamError::ConnectFailed,
     }
 }

@@ -22,6 +22,8 @@ pub enum UpstreamError {
     ConnectFailed,
     /// No descriptor is left to connect with.
     DescriptorsExhausted,
+    /// No local port is free towards that address.
+    NoLocalPort,
     /// `connect_timeout_ms`.
     ConnectTimeout,
     /// `first_byte_timeout_ms`.
@@ -35,6 +37,12 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Whether it is our own want: no reason to pass an endpoint over.
+    #[must_use]
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::DescriptorsExhausted | Self::NoLocalPort)
+    }
+
     /// What the client is told; never where the backend is.
     #[must_use]
     pub fn message(self) -> &'static str {
@@ -42,6 +50,7 @@ impl UpstreamError {
             Self::NoEndpoint => "backend unavailable",
             Self::ConnectFailed => "backend refused the connection",
             Self::DescriptorsExhausted => "proxy out of descriptors",
+            Self::NoLocalPort => "proxy out of local ports",
             Self::ConnectTimeout => "backend did not accept the connection in time",
             Self::FirstByteTimeout => "backend did not answer in time",
             Self::RequestTimeout => "request took too long",

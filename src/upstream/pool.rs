@@ -119,7 +119,7 @@ impl Upstreams {
     ) -> Result<Lease, UpstreamError> {
         let state = self.state(endpoint.id);
         let leased = self.lease_at(endpoint, &state, backend, freshness).await;
-        if leased.is_err() {
+        if leased.as_ref().is_err_and(|failure| !failure.is_ours()) {
             state.connect_failures.set(state.connect_failures.get() + 1);
         }
         leased
@@ -146,9 +146,8 @@ impl Upstreams {
                 Ok(lease) => return Ok(lease),
                 Err(failure) => {
                     error = failure;
-                    state.connect_failures.set(state.connect_failures.get() + 1);
-                    // Out of descriptors is our own trouble, and no reason to pass an endpoint over.
-                    if failure != UpstreamError::DescriptorsExhausted {
+                    if !failure.is_ours() {
+                        state.connect_failures.set(state.connect_failures.get() + 1);
                         state.cooling_until.set(self.deadlines.now().after(cluster.backend.connect_cooldown));
                     }
                     tried.push(endpoint.id);

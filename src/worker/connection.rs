@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::core::{Admission, Core, Heads, head_limits};
-use super::exchange::exchange;
+use super::exchange::{FIRST_MODERN_VERSION, exchange};
 use super::respond;
 use crate::error::{ProxyError, Refusal};
-use crate::http::{Buffer, Socket};
+use crate::http::{Buffer, FieldKind, HttpError, RequestHead, Socket};
 use crate::limits;
-use crate::mcp::Session;
+use crate::mcp::{McpError, Session};
 
 /// What follows an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ async fn read_head(core: &Core, client: &mut Client, heads: &mut Heads) -> Next 
                     return Next::Head(length);
                 }
                 Ok(None) => {}
-                Err(error) => return Next::Refused(error.into()),
+                Err(error) => return Next::Refused(refusal_of(error, &heads.request, client.buffer.filled())),
             }
         }
         let read = read_more(core, client, limits.head_bytes_max, std::mem::take(&mut at_once)).await;
@@ -126,6 +126,20 @@ async fn read_head(core: &Core, client: &mut Client, heads: &mut Heads) -> Next 
             }
             Ok(0) | Err(_) => return Next::Refused(ProxyError::HeadTimeout),
         }
+    }
+}
+
+/// Why a head is refused. That one of MCP's headers stands twice is to a modern client one of the ways
+/// in which headers and body can differ (P-009).
+fn refusal_of(error: HttpError, head: &RequestHead, bytes: &[u8]) -> ProxyError {
+    let mut versions = head.fields().iter().filter(|field| field.kind == FieldKind::McpProtocolVersion);
+    match error {
+        HttpError::DuplicateMcpField
+            if versions.any(|version| version.value.of_buffer(bytes) >= FIRST_MODERN_VERSION) =>
+        {
+            McpError::HeaderRepeated.into()
+        }
+        error => error.into(),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use arc_swap::Cache;
 
+use super::Stop;
 use super::access::AccessLog;
 use super::alarm::Alarms;
 use super::share::Sharing;
@@ -43,6 +44,8 @@ pub(super) struct Core {
     handed: Cell<usize>,
     pub(super) stats: RefCell<WorkerStats>,
     pub(super) draining: Cell<bool>,
+    /// Told when one of the worker's own tasks has panicked.
+    pub(super) fall: Stop,
     pub(super) connections: Cell<usize>,
     pub(super) access: AccessLog,
     pub(super) hooks: Hooks,
@@ -107,6 +110,7 @@ impl Core {
             scratch: RefCell::default(),
             stats: RefCell::default(),
             draining: Cell::new(false),
+            fall: Stop::default(),
             connections: Cell::new(0),
             access,
             hooks,

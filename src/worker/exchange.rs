@@ -37,7 +37,7 @@ use crate::seam::{Cached, Coalesced, Label, Landing, SessionEvent, Share};
 use crate::upstream::{Affinity, Cluster, Endpoint, Freshness, Lease, UpstreamError};
 
 /// From this version on requests stand alone. Versions are dates, and compare as text.
-const FIRST_MODERN_VERSION: &[u8] = b"2026-07-28";
+pub(super) const FIRST_MODERN_VERSION: &[u8] = b"2026-07-28";
 
 /// Serves the request whose head of `head_length` bytes lies at the front of the client's buffer.
 pub(super) async fn exchange(core: &Rc<Core>, client: &mut Client, heads: &mut Heads, head_length: usize) -> Outcome {

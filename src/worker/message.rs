@@ -7,6 +7,7 @@ use super::connection::Client;
 use super::exchange::{Exchange, Way};
 use super::fetch::{Errand, Terms};
 use super::record::Record;
+use crate::clock::Tick;
 use crate::coalesce::{Question, Scope, Slot, Validity};
 use crate::config::model::{BodyMode, Protocol};
 use crate::error::ProxyError;
@@ -34,7 +35,7 @@ impl Exchange<'_> {
         let Some(wanted) = self.wanted(way, class)? else {
             return Ok(None);
         };
-        if !self.read_body(wanted.bytes_max).await? {
+        if !self.read_body(wanted.bytes_max, way.due).await? {
             return if wanted.must { Err(ProxyError::BodyTooLarge) } else { Ok(None) };
         }
         let body = self.payload();
@@ -131,7 +132,7 @@ impl Exchange<'_> {
 
     /// Reads the body whole, into the client's buffer. `false`: it is longer than `bytes_max`, and what
     /// has come of it can still be streamed.
-    async fn read_body(&mut self, bytes_max: usize) -> Result<bool, ProxyError> {
+    async fn read_body(&mut self, bytes_max: usize, due: Tick) -> Result<bool, ProxyError> {
         let head = &self.heads.request;
         if head.content_length().is_some_and(|length| length > bytes_max as u64) {
             return Ok(false);
@@ -143,7 +144,7 @@ impl Exchange<'_> {
                 return Ok(false);
             }
             let Client { socket, buffer, .. } = &mut *self.client;
-            socket.deadline.set_read(self.core.deadlines.now().after(limits.body_timeout));
+            socket.deadline.set_read(self.core.deadlines.now().after(limits.body_timeout).min(due));
             if buffer.is_full() {
                 buffer.grow(&self.core.buffers, 2 * buffer.len());
             }
@@ -152,9 +153,10 @@ impl Exchange<'_> {
                 Ok(0) | Err(_) => return Err(ProxyError::ClientGone),
                 Ok(read) => buffer.advance(read),
             }
+            // What is not read whole is streamed: until a backend takes it the client owes nothing.
+            socket.deadline.clear();
             self.body.advance(buffer, &self.heads.request, limits)?;
         }
-        self.client.socket.deadline.clear();
         Ok(self.body.prefix.len() <= bytes_max)
     }
 

@@ -27,7 +27,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ahash::{AHashMap, RandomState};
@@ -71,39 +71,64 @@ const SWEEP_TICKS: u32 = 10;
 /// Runs a worker on the current thread's event loop until it has drained.
 ///
 /// # Errors
-/// Of the driver, while starting.
+/// Of the driver, while starting; and when one of the worker's own tasks has panicked.
 pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let seed = ahash::RandomState::new().hash_one(start.index);
     let sharing = Sharing::new(start.index, start.first_flight, start.peers, start.hasher);
     let access = AccessLog::new(start.index, start.access);
     let core = Rc::new(Core::new(start.cell, sharing, seed, access, start.hooks));
     let _end = EndAll(Rc::clone(&core));
-    // Followed with the first command, when all workers are known.
-    let subscriptions = Subscriptions::default();
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
     acceptors.add_all(start.listeners.drain(..));
-    monoio::spawn(tick(Rc::clone(&core), start.index));
-    let wake = start.mailbox.wake.take().ok_or_else(|| io::Error::other("the mailbox was taken"))?;
+    spawn_own(&core, tick(Rc::clone(&core), start.index));
+    let served = panic::Guarded::new(obey(&core, &mut acceptors, start.mailbox)).await;
+    let ended = served.unwrap_or_else(|panic::Panicked| Err(io::Error::other("its main task panicked")));
+    if ended.is_err() {
+        // The worker that takes its place accepts on the same sockets.
+        let listeners = acceptors.remove_all(Queue::Leave);
+        core.sharing.fall_silent();
+        core.deadlines.end_all();
+        drained(core, listeners, FALL_TIMEOUT).await;
+    }
+    ended
+}
+
+/// Spawns a task without which the worker cannot go on.
+fn spawn_own(core: &Rc<Core>, task: impl Future<Output = ()> + 'static) {
+    let guarded = panic::Guarded::new(task);
+    let core = Rc::clone(core);
+    monoio::spawn(async move {
+        if guarded.await.is_err() {
+            core.fall.tell();
+        }
+    });
+}
+
+/// Does what control and the other workers ask for, until a drain has ended.
+async fn obey(core: &Rc<Core>, acceptors: &mut Acceptors, mut mailbox: Mailbox) -> io::Result<()> {
+    // Followed with the first command, when all workers are known.
+    let subscriptions = Subscriptions::default();
+    let wake = mailbox.wake.take().ok_or_else(|| io::Error::other("the mailbox was taken"))?;
     let wake = UnixStream::from_std(wake)?;
     let mut drain = None;
     loop {
-        if wait_for_mail(&wake, &mut drain).await?.is_none() {
+        if wait_for_mail(core, &wake, &mut drain).await?.is_none() {
             return Ok(());
         }
-        start.mailbox.rearm();
-        while let Some(message) = start.mailbox.take_peer() {
+        mailbox.rearm();
+        while let Some(message) = mailbox.take_peer() {
             match message {
-                PeerMessage::Connection { stream, peer, on_loopback } => begin(&core, stream, peer, on_loopback),
+                PeerMessage::Connection { stream, peer, on_loopback } => begin(core, stream, peer, on_loopback),
                 message => core.sharing.receive(message, clock::now()),
             }
         }
         core.sharing.flush();
-        while let Some(command) = start.mailbox.take() {
+        while let Some(command) = mailbox.take() {
             match command {
                 // Requests find the newest snapshot themselves; this lets go of what it lacks.
                 Command::Refresh => {
                     core.upstreams.keep_only(core.snapshot().clusters.iter());
-                    subscriptions.follow(&core);
+                    subscriptions.follow(core);
                 }
                 Command::Listen(listeners) => acceptors.add_all(listeners),
                 Command::Unlisten(addresses) => {
@@ -117,13 +142,13 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
                     core.begin_drain(Duration::ZERO);
                     subscriptions.end();
                     let listeners = acceptors.remove_all(Queue::Take);
-                    drain = Some(monoio::spawn(drained(Rc::clone(&core), listeners, timeout)));
+                    drain = Some(monoio::spawn(drained(Rc::clone(core), listeners, timeout)));
                 }
                 Command::HandOver(timeout) => {
                     core.begin_drain(LAST_REQUEST_WAIT);
                     subscriptions.end();
                     let listeners = acceptors.remove_all(Queue::Leave);
-                    drain = Some(monoio::spawn(drained(Rc::clone(&core), listeners, timeout)));
+                    drain = Some(monoio::spawn(drained(Rc::clone(core), listeners, timeout)));
                 }
             }
         }
@@ -143,11 +168,14 @@ impl Drop for EndAll {
 }
 
 /// Waits for a wake-up and takes all that came. `None`: the drain, if one runs, has ended.
-async fn wait_for_mail(wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) -> io::Result<Option<()>> {
+async fn wait_for_mail(core: &Core, wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) -> io::Result<Option<()>> {
     use std::os::fd::AsRawFd;
 
     let mut readable = pin!(wake.readable(false));
     let rung = poll_fn(|cx| {
+        if core.fall.is_told(cx) {
+            return Poll::Ready(Err(io::Error::other("one of its tasks panicked")));
+        }
         if drain.as_mut().is_some_and(|drain| pin!(drain).poll(cx).is_ready()) {
             return Poll::Ready(Ok(None));
         }
@@ -199,7 +227,8 @@ async fn tick(core: Rc<Core>, worker: usize) {
 /// Lets exchanges finish and `listeners` go, for no longer than `timeout`.
 async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Duration) {
     core.upstreams.clear();
-    let end = core.deadlines.now().after(timeout);
+    // By the clock: of a worker that falls the ticks may have ended.
+    let end = core.age() + timeout;
     loop {
         if core.ends_idle() {
             core.deadlines.end_idle();
@@ -208,7 +237,7 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
         // Also when it is over: the runtime closes descriptors a turn late and, ended, not at all. A
         // listening socket left open would go on taking connections that nobody accepts.
         monoio::time::sleep(DRAIN_LOOK).await;
-        if is_over || core.deadlines.now() >= end {
+        if is_over || core.age() >= end {
             return;
         }
     }
@@ -216,6 +245,9 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
 
 /// Between looks at a drain's progress.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// How long a worker that falls may take to close what it has: its place is empty meanwhile.
+const FALL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// After a hand-over, how long a connection between two requests may still bring one, whose answer
 /// then says that it is the last. To end it at once could cross with a request on its way.
@@ -261,12 +293,27 @@ impl Listener {
     }
 }
 
-/// Tells an accepting task to end. The socket is not shut down for that: it may be shared with the
+/// Tells a task to end. An accepting task's socket is not shut down for that: it may be shared with the
 /// process that takes over.
 #[derive(Default)]
 struct Stop {
-    stopped: Cell<bool>,
+    told: Cell<bool>,
     task: Cell<Option<Waker>>,
+}
+
+impl Stop {
+    fn tell(&self) {
+        self.told.set(true);
+        self.task.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the task is to end; if not, it is woken when it is.
+    fn is_told(&self, cx: &Context<'_>) -> bool {
+        if !self.told.get() {
+            self.task.set(Some(cx.waker().clone()));
+        }
+        self.told.get()
+    }
 }
 
 impl Acceptors {
@@ -276,7 +323,7 @@ impl Acceptors {
             let on_loopback = address.ip().is_loopback();
             let listener = Rc::new(Listener { socket, on_loopback, readiness: OnceCell::new() });
             let stop = Rc::new(Stop::default());
-            monoio::spawn(accept_loop(Rc::clone(&self.core), Rc::clone(&listener), Rc::clone(&stop)));
+            spawn_own(&self.core, accept_loop(Rc::clone(&self.core), Rc::clone(&listener), Rc::clone(&stop)));
             self.running.entry(address).or_default().push(Acceptor { listener, stop });
         }
     }
@@ -288,8 +335,7 @@ impl Acceptors {
                 // What cannot be accepted now is lost with the socket.
                 let _ = accept_queued(&self.core, &acceptor.listener, usize::MAX);
             }
-            acceptor.stop.stopped.set(true);
-            acceptor.stop.task.take().into_iter().for_each(Waker::wake);
+            acceptor.stop.tell();
         }
     }
 
@@ -305,7 +351,8 @@ impl Acceptors {
 
 async fn accept_loop(core: Rc<Core>, listener: Rc<Listener>, stop: Rc<Stop>) {
     let mut is_failing = false;
-    while !stop.stopped.get() {
+    // What comes to a worker that falls is left to the next.
+    while !stop.told.get() && !core.fall.told.get() {
         match accept_some(&core, &listener, &stop).await {
             Ok(()) if is_failing => {
                 is_failing = false;
@@ -329,13 +376,12 @@ async fn accept_loop(core: Rc<Core>, listener: Rc<Listener>, stop: Rc<Stop>) {
 async fn accept_some(core: &Rc<Core>, listener: &Listener, stop: &Stop) -> io::Result<()> {
     let mut readable = pin!(listener.readiness()?.readable(false));
     let ready = poll_fn(|cx| {
-        if stop.stopped.get() {
+        if stop.is_told(cx) {
             return Poll::Ready(false);
         }
-        stop.task.set(Some(cx.waker().clone()));
         readable.as_mut().poll(cx).map(|_| true)
     });
-    match ready.await {
+    match ready.await && !core.fall.told.get() {
         true => accept_queued(core, listener, limits::ACCEPTS_PER_TURN_MAX),
         false => Ok(()),
     }

@@ -46,6 +46,8 @@ struct State {
     outbox: BTreeMap<usize, VecDeque<PeerMessage>>,
     /// Asks no other worker: this one drains.
     alone: bool,
+    /// Tells no other worker anything: this one falls.
+    silent: bool,
 }
 
 /// A flight here as its owner knows it.
@@ -102,6 +104,7 @@ impl Sharing {
             cache: Cache::default(),
             outbox: BTreeMap::new(),
             alone: false,
+            silent: false,
         };
         Self { me, peers, hasher, state: RefCell::new(state), scratch: RefCell::default() }
     }
@@ -265,6 +268,14 @@ impl Sharing {
         self.withdraw(state, |abroad| !abroad.leads);
     }
 
+    /// From now on other workers hear nothing of this one: what its flights come to is the doing of its
+    /// end, of which control tells them.
+    pub(super) fn fall_silent(&self) {
+        let state = &mut *self.state.borrow_mut();
+        state.silent = true;
+        state.outbox.clear();
+    }
+
     /// Leaves the flights of some owners: who leads goes on and lands here, who waits asks again. An
     /// owner that still lives, or has heard of a flight although it has just taken another's place, is
     /// told: it must neither wait for who leads here, nor let a leader go on for who waits here.
@@ -353,6 +364,9 @@ impl Sharing {
 
     /// Sends what must not be lost.
     fn send(&self, state: &mut State, worker: usize, message: PeerMessage) {
+        if state.silent {
+            return;
+        }
         let undelivered = match state.outbox.contains_key(&worker) {
             // Behind what waits already: messages of one flight keep their order.
             true => Err(Undelivered::Full(message)),

@@ -5,17 +5,18 @@
 //! credential, so it is for backends that tell changes to everybody. While it is down nothing is lost
 //! but promptness: answers still end with their time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use ahash::AHashMap;
 
+use super::Stop;
 use super::answer::{HeadTerms, await_answer, write_upstream};
 use super::core::{Core, head_limits};
 use super::download::see_message;
@@ -34,13 +35,6 @@ pub(super) struct Subscriptions(RefCell<AHashMap<u64, Subscription>>);
 /// A running subscription. Dropped, it ends at once: so does the future that holds its connection.
 struct Subscription(Rc<Stop>);
 
-/// Tells a subscription to end.
-#[derive(Default)]
-struct Stop {
-    stopped: Cell<bool>,
-    task: Cell<Option<Waker>>,
-}
-
 /// Between the end of a subscription and the next attempt: doubled with each failure in a row, from the
 /// first of these to the second, with a random part (P-069).
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -50,8 +44,7 @@ const EVENT_BYTES_MAX: usize = 64 * 1024;
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.0.stopped.set(true);
-        self.0.task.take().into_iter().for_each(Waker::wake);
+        self.0.tell();
     }
 }
 
@@ -85,10 +78,9 @@ fn start(core: &Rc<Core>, cluster: &Arc<Cluster>) -> Subscription {
     let (core, told) = (Rc::clone(core), Rc::clone(&stop));
     monoio::spawn(async move {
         let ended = poll_fn(|cx| {
-            if told.stopped.get() {
+            if told.is_told(cx) {
                 return Poll::Ready(Ok(()));
             }
-            told.task.set(Some(cx.waker().clone()));
             Pin::new(&mut work).poll(cx)
         });
         if ended.await.is_err() {

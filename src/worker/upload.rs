@@ -82,9 +82,10 @@ impl Exchange<'_> {
         self.body.raw_end = 0;
         while !self.body.is_whole() {
             let timeout = self.snapshot.limits.body_timeout;
-            self.client.socket.deadline.set_read(self.core.deadlines.now().after(timeout));
-            // Until the client has sent something the backend owes us nothing.
-            lease.socket().deadline.set(way.due);
+            // Until the client has sent something the backend owes us nothing: the end of the whole
+            // exchange is the client's doing too.
+            self.client.socket.deadline.set_read(self.core.deadlines.now().after(timeout).min(way.due));
+            lease.socket().deadline.clear();
             let side = next_readable(lease.socket(), Some(&mut self.client.socket)).await;
             if side.map_err(|_| ProxyError::ClientGone)? == Side::Upstream {
                 break;

@@ -38,8 +38,14 @@ fn half_a_head_is_refused() {
 fn a_head_that_drips_is_refused_all_the_same() {
     let backend = Backend::always(json("{}"));
     let proxy = Proxy::builder().limits("head_timeout_ms = 300").backend("b", &[backend.address()]).start();
+    assert_eq!(drip(&proxy, "POST /mcp/b HTTP/1.1\r\nHost: h\r\nX-Drip: "), "HTTP/1.1 408");
+    assert_eq!(proxy.refused("head_timeout"), 1.0);
+}
+
+/// Sends a beginning, and then a byte now and then until there is an answer: how that begins.
+fn drip(proxy: &Proxy, beginning: &str) -> String {
     let mut client = proxy.client();
-    client.send("POST /mcp/b HTTP/1.1\r\nHost: h\r\nX-Drip: ");
+    client.send(beginning);
     client.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let mut answer = [0; 12];
     while let Err(error) = client.stream.read_exact(&mut answer) {
@@ -47,8 +53,7 @@ fn a_head_that_drips_is_refused_all_the_same() {
         // It may close between the two.
         let _ = client.stream.write(b"x");
     }
-    assert_eq!(&answer, b"HTTP/1.1 408");
-    assert_eq!(proxy.refused("head_timeout"), 1.0);
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[test]
@@ -64,6 +69,40 @@ fn a_body_that_stops_is_refused_and_the_backend_let_go() {
         ended.recv_timeout(PATIENCE).expect("the backend to see the end");
     }
     assert_eq!(proxy.refused("body_timeout"), 2.0);
+}
+
+#[test]
+fn a_body_that_drips_is_the_clients_fault_and_not_the_backends() {
+    // Each byte comes within `body_timeout_ms`, the body not within `request_timeout_ms`.
+    let (backend, ended) = silent();
+    let proxy = Proxy::builder().backend_with("b", &[backend.address()], "request_timeout_ms = 300").start();
+    let upload = "POST /mcp/b HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nhalf";
+    assert_eq!(drip(&proxy, upload), "HTTP/1.1 408");
+    ended.recv_timeout(PATIENCE).expect("the backend to see the end");
+    assert_eq!((proxy.refused("body_timeout"), proxy.refused("request_timeout")), (1.0, 0.0));
+}
+
+#[test]
+fn a_message_that_comes_too_slowly_reaches_no_backend() {
+    let backend = Backend::always(json("{}"));
+    let start = |limits, keys| {
+        let table = "[[routes]]\npath = \"/mcp/b\"\nbackend = \"b\"\nbody = \"envelope\"";
+        Proxy::builder().limits(limits).routes(table).backend_with("b", &[backend.address()], keys).start()
+    };
+    let message = post(CALL);
+    let half = &message[..message.len() - 20];
+    let stops = start("body_timeout_ms = 200", "");
+    let mut client = stops.client();
+    client.send(half);
+    let response = client.response();
+    assert_eq!((response.status, response.field("connection")), (408, Some("close")));
+    let drips = start("", "request_timeout_ms = 300");
+    let long = half.replace("Content-Length: ", "Content-Length: 9");
+    assert_eq!(drip(&drips, &long), "HTTP/1.1 408");
+    for proxy in [stops, drips] {
+        assert_eq!((proxy.refused("body_timeout"), proxy.refused("request_timeout")), (1.0, 0.0));
+    }
+    assert_eq!(backend.connections(), 0);
 }
 
 #[test]
@@ -234,6 +273,63 @@ fn a_backend_that_does_not_read_is_given_up() {
     drop(client);
     proxy.comes_to_rest();
     over.open();
+}
+
+#[test]
+fn an_upload_that_the_backend_does_not_take_is_not_the_clients_delay() {
+    let (_over, held) = bounded::<()>(0);
+    let backend = Backend::scripted(move |exchange| {
+        exchange.head();
+        let _ = held.recv_timeout(PATIENCE);
+    });
+    let proxy = Proxy::builder()
+        .limits("body_timeout_ms = 300\nbody_bytes_max = 1000000000")
+        .backend_with("b", &[backend.address()], "request_timeout_ms = 900")
+        .start();
+    // On a machine that stands still the client is late too: then it comes again.
+    eventually("the backend is blamed", || {
+        let mut client = proxy.client();
+        client.send("POST /mcp/b HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n");
+        while client.stream.write(&[b'x'; 65_536]).is_ok() {}
+        proxy.refused("request_timeout") == 1.0
+    });
+}
+
+#[test]
+fn a_body_too_long_to_look_at_may_wait_for_its_backend() {
+    let (hole, silent) = (BlackHole::new(), silent().0);
+    let proxy = Proxy::builder()
+        .reads_messages()
+        .limits("body_timeout_ms = 1500\nlegacy_look_bytes_max = 1024")
+        .backend_with("b", &[hole.address], "connect_timeout_ms = 3600000")
+        .backend_with("silent", &[silent.address()], "first_byte_timeout_ms = 1700")
+        .start();
+    let mut client = proxy.client();
+    client.send(
+        "POST /mcp/b HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    eventually("its body is waited for", || proxy.metric("ringway_exchanges") == 1.0);
+    client.send(chunk(&"x".repeat(2000)));
+    // A call that runs into its deadline shows that `body_timeout_ms` has passed.
+    let mut clock = proxy.client();
+    clock.send(post(CALL).replace("/mcp/b", "/mcp/silent"));
+    assert_eq!(clock.response().status, 504);
+    let (seen, part) = bounded(1);
+    let _backend = Backend::in_place_of(hole, move |exchange| {
+        exchange.head();
+        exchange.exactly(2000);
+        seen.send(()).unwrap();
+        let mut rest = Vec::new();
+        while !rest.ends_with(LAST_CHUNK.as_bytes())
+            && let Some(more) = exchange.read_some()
+        {
+            rest.extend(more);
+        }
+        exchange.send(json("\"whole\""));
+    });
+    part.recv_timeout(PATIENCE).expect("the first part at the backend");
+    client.send(LAST_CHUNK);
+    assert_eq!(client.response().text(), "\"whole\"");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use ringway::control::Exit;
 
 use crate::support::backend::{EVENT_STREAM, LAST_CHUNK, chunk, event};
@@ -20,6 +20,26 @@ fn holding() -> (Backend, Gate) {
         }
     });
     (backend, gate)
+}
+
+/// A backend that answers with a stream of events, and sends what it is given.
+fn streaming() -> (Backend, Sender<String>) {
+    let (sender, parts) = unbounded::<String>();
+    let backend = Backend::scripted(move |exchange| {
+        exchange.request();
+        exchange.send(EVENT_STREAM);
+        while let Ok(part) = parts.recv_timeout(PATIENCE)
+            && exchange.send(part)
+        {}
+    });
+    (backend, sender)
+}
+
+/// Tells the proxy to stop, and waits until it has begun to.
+fn begin_drain(proxy: &mut Proxy) {
+    let operator = proxy.operator();
+    proxy.server().control.stop();
+    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
 }
 
 /// Says when the proxy has ended.
@@ -40,8 +60,7 @@ fn what_is_in_flight_is_finished_and_nothing_new_is_taken() {
     assert_eq!(idle.response().status, 404);
 
     let (operator, address) = (proxy.operator(), proxy.address());
-    proxy.server().control.stop();
-    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    begin_drain(&mut proxy);
     assert_eq!(operator.ask("GET", "/livez").status, 200);
     assert!(idle.ended(), "a connection between requests");
     assert!(fresh.ended(), "a connection before its first");
@@ -72,12 +91,10 @@ fn without_exchanges_it_ends_at_once() {
 fn an_upload_that_has_begun_is_finished() {
     let backend = Backend::always(json("{}"));
     let mut proxy = Proxy::before(&[backend.address()]);
-    let operator = proxy.operator();
     let mut client = proxy.client();
     client.send("POST /mcp/b HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n01234");
-    eventually("the exchange has begun", || operator.metric("ringway_exchanges") == 1.0);
-    proxy.server().control.stop();
-    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    eventually("the exchange has begun", || proxy.metric("ringway_exchanges") == 1.0);
+    begin_drain(&mut proxy);
     client.send("56789");
     let response = client.response();
     assert_eq!((response.status, response.field("connection")), (200, Some("close")));
@@ -86,21 +103,12 @@ fn an_upload_that_has_begun_is_finished() {
 
 #[test]
 fn a_stream_may_come_to_its_end() {
-    let (sender, parts) = crossbeam_channel::unbounded::<String>();
-    let backend = Backend::scripted(move |exchange| {
-        exchange.request();
-        exchange.send(EVENT_STREAM);
-        while let Ok(part) = parts.recv_timeout(PATIENCE)
-            && exchange.send(part)
-        {}
-    });
+    let (backend, sender) = streaming();
     let mut proxy = Proxy::before(&[backend.address()]);
     let mut client = proxy.client();
     client.send(post(CALL));
     client.head();
-    let operator = proxy.operator();
-    proxy.server().control.stop();
-    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    begin_drain(&mut proxy);
     sender.send(chunk(&event("still"))).unwrap();
     assert_eq!(client.event(), event("still"));
     sender.send(LAST_CHUNK.to_owned()).unwrap();
@@ -111,14 +119,7 @@ fn a_stream_may_come_to_its_end() {
 
 #[test]
 fn a_stream_that_would_never_end_is_ended_between_two_events() {
-    let (sender, parts) = crossbeam_channel::unbounded::<String>();
-    let backend = Backend::scripted(move |exchange| {
-        exchange.request();
-        exchange.send(EVENT_STREAM);
-        while let Ok(part) = parts.recv_timeout(PATIENCE)
-            && exchange.send(part)
-        {}
-    });
+    let (backend, sender) = streaming();
     let mut proxy = Proxy::before(&[backend.address()]);
     let mut client = proxy.client();
     client.send(GET);
@@ -127,9 +128,7 @@ fn a_stream_that_would_never_end_is_ended_between_two_events() {
     let (begun, rest) = whole.split_at(9);
     sender.send(chunk(begun)).unwrap();
     assert_eq!(client.chunk(), begun.as_bytes());
-    let operator = proxy.operator();
-    proxy.server().control.stop();
-    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    begin_drain(&mut proxy);
     sender.send(chunk(rest)).unwrap();
     assert_eq!(client.chunk(), rest.as_bytes(), "an event that has begun is not torn");
     assert_eq!(client.chunk(), b"", "the body ends as a body does");
@@ -180,9 +179,7 @@ fn the_answer_that_says_close_is_the_last() {
     let mut client = proxy.client();
     client.send(post(CALL) + &post(CALL));
     backend.next_request();
-    let operator = proxy.operator();
-    proxy.server().control.stop();
-    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
+    begin_drain(&mut proxy);
     gate.open();
     // The client may send its second request again elsewhere: it has not been begun.
     let response = client.response();

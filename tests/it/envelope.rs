@@ -385,18 +385,26 @@ fn p_035_an_unknown_version_is_told_those_that_are_served() {
 fn p_009_two_copies_of_a_header_that_is_one_are_refused() {
     let backend = Backend::always(json_answer("{}"));
     let proxy = reading(&backend, "").start();
-    for line in [
-        "MCP-Protocol-Version: 2026-07-28",
-        "mcp-protocol-version: 2025-11-25",
-        "Mcp-Method: tools/call",
-        "MCP-NAME: t",
-        "Mcp-Session-Id: a\r\nMcp-Session-Id: a",
-        "Content-Type: text/plain",
-    ] {
-        let response = proxy.ask(&Ask::modern("tools/call").named("name", "t").field(line));
-        assert_eq!(response.status, 400, "{line}");
-        assert_eq!(response.field("content-type"), Some("application/json"));
+    let (modern, legacy) =
+        (Ask::modern("tools/call").named("name", "t"), Ask::legacy("tools/call").param("\"name\":\"t\""));
+    let twice = |line: &str| format!("{line}\r\n{line}");
+    let rows = [
+        (&modern, "MCP-Protocol-Version: 2026-07-28".to_owned(), -32020),
+        (&modern, "mcp-protocol-version: 2025-11-25".to_owned(), -32020),
+        (&legacy, "MCP-Protocol-Version: 2025-11-25\r\nMCP-Protocol-Version: 2026-07-28".to_owned(), -32020),
+        (&modern, "Mcp-Method: tools/call".to_owned(), -32020),
+        (&modern, "MCP-NAME: t".to_owned(), -32020),
+        (&modern, twice("Mcp-Session-Id: a"), -32020),
+        (&legacy, twice("Mcp-Session-Id: a"), -32600),
+        (&legacy, twice("MCP-Protocol-Version: 2025-11-25"), -32600),
+        (&legacy, twice("Mcp-Method: tools/call"), -32600),
+        // HTTP's, to every client.
+        (&modern, "Content-Type: text/plain".to_owned(), -32600),
+    ];
+    for &(ask, ref line, code) in &rows {
+        is_refusal(line, &proxy.ask(&ask.clone().field(line)), 400, code, "");
     }
+    assert_eq!(proxy.refused("malformed") as usize, rows.len());
     assert_eq!(backend.connections(), 0);
 }
 

@@ -1,5 +1,7 @@
 //! Faults inside: what falls is up again soon, or everything ends; nothing goes on half dead.
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +11,7 @@ use ringway::config;
 use ringway::control::log;
 use ringway::server::{self, Hooks, Inherited, RunError, Source};
 
-use crate::support::{Backend, Process, Proxy, TempFile, eventually, json};
+use crate::support::{Backend, Client, Process, Proxy, Reserved, TempFile, eventually, json, refuses};
 
 #[expect(clippy::disallowed_methods, reason = "what is promised is a time")]
 fn now() -> Instant {
@@ -44,6 +46,57 @@ fn a_worker_is_back_within_a_second() {
     println!("served again {took:?} after the panic");
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(proxy.metric("ringway_worker_restarts_total"), 1.0);
+}
+
+static FALLS_DUE: AtomicUsize = AtomicUsize::new(0);
+
+fn fall_when_due() {
+    let due = FALLS_DUE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |due| due.checked_sub(1));
+    assert!(due.is_err(), "the test's own panic");
+}
+
+/// The sockets that listen on a port, and the descriptors that this process has of them.
+fn listening(address: SocketAddr) -> (usize, usize) {
+    let port = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let sockets: HashSet<String> = rows
+        .filter(|row| row[1].ends_with(&port) && row[3] == "0A")
+        .map(|row| format!("socket:[{}]", row[9]))
+        .collect();
+    let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten().flat_map(|entry| entry.path().read_link());
+    (sockets.len(), links.filter(|link| sockets.contains(link.to_str().unwrap_or_default())).count())
+}
+
+#[test]
+fn workers_that_fall_leave_no_listener_behind() {
+    const FALLS: usize = 3;
+    let backend = Backend::always(json("{}"));
+    let (place, file) = (Reserved::new(), TempFile::new());
+    let with = |addresses: &str| {
+        let text = Proxy::builder().workers(2).backend("b", &[backend.address()]);
+        text.server(&format!("listen = [{addresses}]")).hooks(Hooks { tick: Some(fall_when_due), ..Hooks::default() })
+    };
+    let mut proxy = with(&format!("\"127.0.0.1:0\", \"{}\"", place.address)).start_from(file.path());
+    let addresses = [proxy.address(), place.address];
+    let before = addresses.map(listening);
+    assert!(before.iter().all(|(sockets, descriptors)| (*sockets, *descriptors >= 4) == (2, true)), "{before:?}");
+    for fallen in 1..=FALLS {
+        FALLS_DUE.store(1, Ordering::SeqCst);
+        eventually("a worker falls", || FALLS_DUE.load(Ordering::SeqCst) == 0);
+        // Those that come meanwhile wait in a queue that goes on to the next worker.
+        let mut crowd: Vec<Client> = (0..200).map(|number| Client::connect(addresses[number % 2])).collect();
+        crowd.iter_mut().for_each(|client| assert_eq!(client.call().status, 200));
+        assert_eq!(proxy.metric("ringway_worker_restarts_total"), fallen as f64);
+    }
+    eventually("there are as many as before", || addresses.map(listening) == before);
+    // What is let go is refused, and not left in a queue.
+    file.write(&with("\"127.0.0.1:0\"").text());
+    proxy.reloads();
+    eventually("nobody listens there", || refuses(place.address));
+    assert_eq!(proxy.client().call().status, 200);
+    proxy.server().stop().unwrap();
+    assert!(refuses(addresses[0]));
 }
 
 static KEEP_FALLING: AtomicBool = AtomicBool::new(false);

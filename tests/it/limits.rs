@@ -73,6 +73,40 @@ fn a_worker_takes_no_more_exchanges_than_allowed() {
     assert_eq!(second.response().status, 200);
 }
 
+#[test]
+fn beyond_the_hard_bound_of_memory_nothing_new_is_taken() {
+    const BOUND: f64 = 1_048_576.0;
+    let backend = Backend::always(json("{}"));
+    let proxy = Proxy::builder()
+        .workers(1)
+        .limits(&format!("memory_soft_bytes = {BOUND}\nmemory_hard_bytes = {BOUND}"))
+        .routes("[[routes]]\npath = \"/mcp/b\"\nbackend = \"b\"\nbody = \"envelope\"")
+        .backend("b", &[backend.address()])
+        .start();
+    let mut early = proxy.client();
+    assert_eq!(early.call().status, 200);
+    // A message that is to be read whole: its buffer has room for twice what has come of it.
+    let message = post(&CALL.replace("{}", &format!("{{\"text\":\"{}\"}}", "x".repeat(900_000))));
+    let (most, rest) = message.split_at(700_000);
+    let mut large = proxy.client();
+    large.send(most);
+    let held = || proxy.metric("ringway_memory_bytes");
+    eventually("it holds all there may be", || held() >= BOUND);
+    let response = early.call();
+    assert_eq!((response.status, response.field("retry-after")), (503, Some("1")));
+    assert_eq!(error_of(&response)["id"], 1);
+    // Beyond the soft bound, which is the same here, connections end with their answer.
+    assert_eq!(response.field("connection"), Some("close"));
+    refused_at_the_door(&mut proxy.client());
+    assert_eq!((proxy.refused("memory_max"), backend.requests()), (2.0, 1));
+    // What was taken before is served, and then everybody is again.
+    large.send(rest);
+    assert_eq!(large.response().status, 200);
+    eventually("its memory is free", || held() < BOUND);
+    assert_eq!(proxy.client().call().status, 200);
+    assert_eq!((proxy.refused("memory_max"), backend.requests()), (2.0, 3));
+}
+
 /// The JSON-RPC error that a response is, checked in its form.
 fn error_of(response: &Response) -> Value {
     assert_eq!(response.field("content-type"), Some("application/json"));

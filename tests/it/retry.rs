@@ -1,7 +1,10 @@
 //! What is tried again and what never is: a call runs once at most because of us.
 
+use nix::errno::Errno;
+
 use crate::support::client::{CALL, DELETE, GET, post};
-use crate::support::{Backend, Gate, Proxy, Reserved, json};
+use crate::support::seccomp::{refusing, under};
+use crate::support::{Backend, Gate, Process, Proxy, Reserved, TempFile, json};
 
 /// A backend that answers the first request on its first connection; what is sent there behind it is
 /// read, and then the connection ends. Later connections are served.
@@ -186,6 +189,31 @@ fn where_all_refuse_the_client_is_told_and_then_told_to_wait() {
     for endpoint in page["backends"]["b"]["endpoints"].as_array().unwrap() {
         assert_eq!(endpoint["addresses"][0]["cooling"], true);
         assert_eq!(endpoint["addresses"][0]["connect_failures"], 1);
+    }
+}
+
+#[test]
+fn where_our_own_ports_have_run_out_no_endpoint_is_blamed() {
+    const CALLS: usize = 6;
+    let backends = [(); 2].map(|()| Backend::always(json("{}")));
+    let addresses = backends.each_ref().map(Backend::address);
+    let text = Proxy::builder().workers(1).backend_with("b", &addresses, "connect_cooldown_ms = 60000").text();
+    let file = TempFile::with(&text);
+    // The kernel's answer when every local port has a connection to that address.
+    let filter = [refusing("connect", Errno::EADDRNOTAVAIL as i32)];
+    let process = under(&filter, || Process::serve(file.path()));
+    let mut client = process.client();
+    for _ in 0..CALLS {
+        assert_eq!(client.call().status, 502);
+    }
+    assert_eq!(process.admin.refused("no_local_port") as usize, CALLS);
+    assert_eq!(process.admin.metric("ringway_refused_total") as usize, CALLS);
+    let page = process.admin.page("/backends");
+    let endpoints = page["backends"]["b"]["endpoints"].as_array().unwrap();
+    assert_eq!(endpoints.len(), 2);
+    for endpoint in endpoints {
+        assert_eq!(endpoint["addresses"][0]["cooling"], false);
+        assert_eq!(endpoint["addresses"][0]["connect_failures"], 0);
     }
 }
 
