@@ -177,6 +177,17 @@ pub struct Field {
     pub kind: FieldKind,
 }
 
+impl Field {
+    /// The whole line with its end, if nothing but a colon and a space stands between name and value,
+    /// and nothing behind the value.
+    pub(super) fn line(self, buffer: &[u8]) -> Option<&[u8]> {
+        let (name, value) = (self.name, self.value);
+        let line = buffer.get(name.start as usize..value.end as usize + 2)?;
+        let between = &buffer[name.end as usize..value.start as usize];
+        (between == b": " && line.ends_with(b"\r\n")).then_some(line)
+    }
+}
+
 /// All fields of one head; its memory is used again for the next.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
