@@ -1,6 +1,6 @@
 //! Heads as we write them: fields copied as they came, framing and forwarding always our own.
 
-use super::{FieldKind, RequestHead, ResponseHead, Trace, Version};
+use super::{Field, FieldKind, RequestHead, ResponseHead, Trace, Version};
 
 /// Framing of the body behind a head we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub enum AcceptField {
     Complete,
 }
 
-const ACCEPT_LINE: &[u8] = b"Accept: application/json, text/event-stream\r\n";
+const COMPLETE_ACCEPT: &[u8] = b"application/json, text/event-stream";
 
 /// Whether a list of media ranges names both that an answer may come in. `*/*` names neither: servers
 /// look for the names.
@@ -114,7 +114,8 @@ fn is_complete_accept(value: &[u8]) -> bool {
             name.eq_ignore_ascii_case(wanted)
         })
     };
-    has(b"application/json") && has(b"text/event-stream")
+    // As most clients write it.
+    value == COMPLETE_ACCEPT || has(b"application/json") && has(b"text/event-stream")
 }
 
 /// What changes of a request's fields on the way to a backend.
@@ -189,10 +190,10 @@ pub fn request_fields(out: &mut Vec<u8>, head: &RequestHead, buffer: &[u8], rewr
             FieldKind::XForwardedHost => has_host = true,
             _ => {}
         }
-        line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer));
+        copied_line(out, field, buffer);
     }
     if !accepts {
-        out.extend_from_slice(ACCEPT_LINE);
+        line(out, b"Accept", COMPLETE_ACCEPT);
     }
     if let Some(parent) = trace.parent() {
         line(out, b"traceparent", &parent.text());
@@ -272,7 +273,7 @@ pub fn response_head(
             FieldKind::McpSessionId if session != SessionField::Keep => {
                 session_field(out, field.name.of_buffer(buffer), session);
             }
-            _ => line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer)),
+            _ => copied_line(out, field, buffer),
         }
     }
     out.extend_from_slice(more);
@@ -284,6 +285,14 @@ pub fn response_head(
 fn session_field(out: &mut Vec<u8>, name: &[u8], session: SessionField<'_>) {
     if let SessionField::Replace(value) = session {
         line(out, name, value);
+    }
+}
+
+/// A field as it came. If its line stands in the buffer as we would write it, it is copied whole.
+fn copied_line(out: &mut Vec<u8>, field: &Field, buffer: &[u8]) {
+    match field.line(buffer) {
+        Some(line) => out.extend_from_slice(line),
+        None => line(out, field.name.of_buffer(buffer), field.value.of_buffer(buffer)),
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Span {
 impl Span {
     /// Of a part of `whole`, found by address.
     pub(super) fn of(part: &[u8], whole: &[u8]) -> Self {
-        let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+        let start = offset_of(part, whole);
         Self::from(start..start + part.len())
     }
 
@@ -30,6 +30,11 @@ impl From<Range<usize>> for Span {
         // Heads are below HEAD_BYTES_CEILING.
         Self { start: range.start as u32, end: range.end as u32 }
     }
+}
+
+/// Where a part of `whole` begins, by its address.
+pub(super) fn offset_of(part: &[u8], whole: &[u8]) -> usize {
+    part.as_ptr() as usize - whole.as_ptr() as usize
 }
 
 /// What a field means to a proxy.
@@ -106,48 +111,59 @@ impl FieldKind {
     }
 }
 
-/// Length and first letter leave one candidate, so that one comparison decides and most fields,
-/// which mean nothing here, need none.
+/// The length leaves few candidates, so that most fields, which mean nothing here, cost next to nothing.
 fn kind_of(name: &[u8]) -> FieldKind {
-    let Some(first) = name.first() else { return FieldKind::Other };
-    let (candidate, kind): (&[u8], FieldKind) = match (name.len(), first | 0x20) {
-        (2, b't') => (b"te", FieldKind::HopByHop),
-        (4, b'd') => (b"dpop", FieldKind::Credential),
-        (4, b'h') => (b"host", FieldKind::Host),
-        (6, b'a') => (b"accept", FieldKind::Accept),
-        (6, b'c') => (b"cookie", FieldKind::Credential),
-        (6, b'o') => (b"origin", FieldKind::Origin),
-        (6, b'e') => (b"expect", FieldKind::Expect),
-        (7, b'b') => (b"baggage", FieldKind::Neutral),
-        (7, b'u') => (b"upgrade", FieldKind::HopByHop),
-        (7, b't') => (b"trailer", FieldKind::HopByHop),
-        (8, b'm') => (b"mcp-name", FieldKind::McpName),
-        (9, b'f') => (b"forwarded", FieldKind::Forwarded),
-        (9, b'x') if name[2] | 0x20 == b'a' => (b"x-api-key", FieldKind::Credential),
-        (9, b'x') => (b"x-real-ip", FieldKind::Neutral),
-        (10, b'c') => (b"connection", FieldKind::Connection),
-        (10, b'm') => (b"mcp-method", FieldKind::McpMethod),
-        (10, b't') => (b"tracestate", FieldKind::TraceState),
-        (10, b'k') => (b"keep-alive", FieldKind::HopByHop),
-        (10, b'u') => (b"user-agent", FieldKind::Neutral),
-        (11, b't') => (b"traceparent", FieldKind::TraceParent),
-        (12, b'x') => (b"x-request-id", FieldKind::Neutral),
-        (13, b'a') => (b"authorization", FieldKind::Credential),
-        (13, b'l') => (b"last-event-id", FieldKind::Neutral),
-        (12, b'c') => (b"content-type", FieldKind::ContentType),
-        (14, b'c') => (b"content-length", FieldKind::ContentLength),
-        (14, b'm') => (b"mcp-session-id", FieldKind::McpSessionId),
-        (15, b'x') => (b"x-forwarded-for", FieldKind::XForwardedFor),
-        (16, b'x') => (b"x-forwarded-host", FieldKind::XForwardedHost),
-        (16, b'p') => (b"proxy-connection", FieldKind::HopByHop),
-        (17, b't') => (b"transfer-encoding", FieldKind::TransferEncoding),
-        (17, b'x') => (b"x-forwarded-proto", FieldKind::XForwardedProto),
-        (18, b'p') => (b"proxy-authenticate", FieldKind::HopByHop),
-        (19, b'p') => (b"proxy-authorization", FieldKind::HopByHop),
-        (20, b'm') => (b"mcp-protocol-version", FieldKind::McpProtocolVersion),
-        _ => return FieldKind::Other,
+    match name.len() {
+        2 if name.eq_ignore_ascii_case(b"te") => FieldKind::HopByHop,
+        4 if is(name, b"dpop") => FieldKind::Credential,
+        4 if is(name, b"host") => FieldKind::Host,
+        6 if is(name, b"accept") => FieldKind::Accept,
+        6 if is(name, b"cookie") => FieldKind::Credential,
+        6 if is(name, b"expect") => FieldKind::Expect,
+        6 if is(name, b"origin") => FieldKind::Origin,
+        7 if is(name, b"baggage") => FieldKind::Neutral,
+        7 if is(name, b"trailer") => FieldKind::HopByHop,
+        7 if is(name, b"upgrade") => FieldKind::HopByHop,
+        8 if is(name, b"mcp-name") => FieldKind::McpName,
+        9 if is(name, b"forwarded") => FieldKind::Forwarded,
+        9 if is(name, b"x-api-key") => FieldKind::Credential,
+        9 if is(name, b"x-real-ip") => FieldKind::Neutral,
+        10 if is(name, b"connection") => FieldKind::Connection,
+        10 if is(name, b"keep-alive") => FieldKind::HopByHop,
+        10 if is(name, b"mcp-method") => FieldKind::McpMethod,
+        10 if is(name, b"tracestate") => FieldKind::TraceState,
+        10 if is(name, b"user-agent") => FieldKind::Neutral,
+        11 if is(name, b"traceparent") => FieldKind::TraceParent,
+        12 if is(name, b"content-type") => FieldKind::ContentType,
+        12 if is(name, b"x-request-id") => FieldKind::Neutral,
+        13 if is(name, b"authorization") => FieldKind::Credential,
+        13 if is(name, b"last-event-id") => FieldKind::Neutral,
+        14 if is(name, b"content-length") => FieldKind::ContentLength,
+        14 if is(name, b"mcp-session-id") => FieldKind::McpSessionId,
+        15 if is(name, b"x-forwarded-for") => FieldKind::XForwardedFor,
+        16 if is(name, b"proxy-connection") => FieldKind::HopByHop,
+        16 if is(name, b"x-forwarded-host") => FieldKind::XForwardedHost,
+        17 if is(name, b"transfer-encoding") => FieldKind::TransferEncoding,
+        17 if is(name, b"x-forwarded-proto") => FieldKind::XForwardedProto,
+        18 if is(name, b"proxy-authenticate") => FieldKind::HopByHop,
+        19 if is(name, b"proxy-authorization") => FieldKind::HopByHop,
+        20 if is(name, b"mcp-protocol-version") => FieldKind::McpProtocolVersion,
+        _ => FieldKind::Other,
+    }
+}
+
+/// Whether `name` is `candidate`, of lower-case letters and dashes, in any letter case. It compares
+/// words, the last overlapping the one before, where `eq_ignore_ascii_case` compares bytes.
+fn is<const N: usize>(name: &[u8], candidate: &[u8; N]) -> bool {
+    const { assert!(N >= 4, "a word") }
+    let differ = |(name, wanted): (&[u8; 4], &[u8; 4])| {
+        let (name, wanted) = (u32::from_le_bytes(*name), u32::from_le_bytes(*wanted));
+        // Case is bit 0x20 of letters, which are what has bit 0x40 here: a dash has to be a dash.
+        (name | ((wanted & 0x4040_4040) >> 1)) ^ wanted
     };
-    if name.eq_ignore_ascii_case(candidate) { kind } else { FieldKind::Other }
+    let words = name.as_chunks().0.iter().zip(candidate.as_chunks().0);
+    let last = name.last_chunk().zip(candidate.last_chunk());
+    name.len() == N && words.chain(last).fold(0, |all, pair| all | differ(pair)) == 0
 }
 
 /// One field line.
@@ -159,6 +175,17 @@ pub struct Field {
     pub value: Span,
     /// What it means here.
     pub kind: FieldKind,
+}
+
+impl Field {
+    /// The whole line with its end, if nothing but a colon and a space stands between name and value,
+    /// and nothing behind the value.
+    pub(super) fn line(self, buffer: &[u8]) -> Option<&[u8]> {
+        let (name, value) = (self.name, self.value);
+        let line = buffer.get(name.start as usize..value.end as usize + 2)?;
+        let between = &buffer[name.end as usize..value.start as usize];
+        (between == b": " && line.ends_with(b"\r\n")).then_some(line)
+    }
 }
 
 /// All fields of one head; its memory is used again for the next.
@@ -339,4 +366,71 @@ fn parse_length(value: &[u8]) -> Option<u64> {
 /// The elements of a comma-separated list, trimmed, empty ones left out.
 fn list_of(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: &[(&str, FieldKind)] = &[
+        ("Accept", FieldKind::Accept),
+        ("Authorization", FieldKind::Credential),
+        ("Baggage", FieldKind::Neutral),
+        ("Connection", FieldKind::Connection),
+        ("Content-Length", FieldKind::ContentLength),
+        ("Content-Type", FieldKind::ContentType),
+        ("Cookie", FieldKind::Credential),
+        ("DPoP", FieldKind::Credential),
+        ("Expect", FieldKind::Expect),
+        ("Forwarded", FieldKind::Forwarded),
+        ("Host", FieldKind::Host),
+        ("Keep-Alive", FieldKind::HopByHop),
+        ("Last-Event-ID", FieldKind::Neutral),
+        ("Mcp-Method", FieldKind::McpMethod),
+        ("Mcp-Name", FieldKind::McpName),
+        ("MCP-Protocol-Version", FieldKind::McpProtocolVersion),
+        ("Mcp-Session-Id", FieldKind::McpSessionId),
+        ("Origin", FieldKind::Origin),
+        ("Proxy-Authenticate", FieldKind::HopByHop),
+        ("Proxy-Authorization", FieldKind::HopByHop),
+        ("Proxy-Connection", FieldKind::HopByHop),
+        ("TE", FieldKind::HopByHop),
+        ("traceparent", FieldKind::TraceParent),
+        ("tracestate", FieldKind::TraceState),
+        ("Trailer", FieldKind::HopByHop),
+        ("Transfer-Encoding", FieldKind::TransferEncoding),
+        ("Upgrade", FieldKind::HopByHop),
+        ("User-Agent", FieldKind::Neutral),
+        ("X-API-Key", FieldKind::Credential),
+        ("X-Forwarded-For", FieldKind::XForwardedFor),
+        ("X-Forwarded-Host", FieldKind::XForwardedHost),
+        ("X-Forwarded-Proto", FieldKind::XForwardedProto),
+        ("X-Real-IP", FieldKind::Neutral),
+        ("X-Request-Id", FieldKind::Neutral),
+    ];
+
+    fn check(name: &[u8]) {
+        let listed = NAMES.iter().find(|(listed, _)| name.eq_ignore_ascii_case(listed.as_bytes()));
+        let kind = listed.map_or(FieldKind::Other, |(_, kind)| *kind);
+        assert_eq!(FieldKind::of(name), kind, "{}", name.escape_ascii());
+    }
+
+    #[test]
+    fn a_name_is_known_in_every_letter_case_and_no_other_byte_passes_for_one_of_its_own() {
+        check(b"");
+        for (name, _) in NAMES {
+            for name in [name.to_ascii_lowercase(), name.to_ascii_uppercase(), (*name).to_owned()] {
+                let name = name.as_bytes();
+                check(&name[1..]);
+                check(&[name, b"s"].concat());
+                for place in 0..name.len() {
+                    for byte in 0..=u8::MAX {
+                        let mut other = name.to_vec();
+                        other[place] = byte;
+                        check(&other);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::mem::MaybeUninit;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
-use super::fields::Fields;
+use super::fields::{Fields, offset_of};
 use super::{BodyLength, Field, FieldKind, HttpError, Span, TraceParent};
 use crate::limits;
 
@@ -117,6 +117,19 @@ impl Scan {
         Ok(None)
     }
 
+    /// Whether a scan that has not begun would end where httparse did, as it does for a head that comes
+    /// whole and in order: then it need not be made. Every line has to end with CRLF; httparse, which
+    /// lets a bare line feed end it too, lets one stand nowhere else.
+    fn would_end(&self, head: &[u8], headers: &[httparse::Header<'_>], limits: &HeadLimits) -> bool {
+        let mut line_ends = headers.iter().map(|header| offset_of(header.name.as_bytes(), head));
+        let start_line_end = line_ends.clone().next().unwrap_or(head.len() - 2);
+        !matches!(head.first(), Some(b'\r' | b'\n'))
+            && line_ends.all(|end| head[..end].ends_with(b"\r\n"))
+            && head.ends_with(b"\r\n\r\n")
+            && self.check_start_line(start_line_end, limits).is_ok()
+            && self.check_size(head.len(), limits).is_ok()
+    }
+
     fn check_start_line(&self, end: usize, limits: &HeadLimits) -> Result<(), HttpError> {
         let around = limits::METHOD_BYTES_MAX + "  HTTP/1.1\r\n".len();
         if end - self.start > limits.target_bytes_max + around { Err(HttpError::TargetTooLong) } else { Ok(()) }
@@ -164,11 +177,18 @@ impl RequestHead {
     /// # Errors
     /// The first fault found.
     pub fn decode(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HttpError> {
+        let mut headers = [const { MaybeUninit::uninit() }; limits::HEADERS_CEILING];
+        let headers = &mut headers[..limits.headers_max.min(limits::HEADERS_CEILING)];
+        let mut request = httparse::Request::new(&mut []);
+        if self.scan.next == 0
+            && let Ok(httparse::Status::Complete(end)) = request.parse_with_uninit_headers(bytes, headers)
+            && self.scan.would_end(&bytes[..end], request.headers, limits)
+        {
+            return self.read(&request, bytes, limits).map(|()| Some(end));
+        }
         let Some(end) = self.scan.find_end(bytes, limits)? else {
             return Ok(None);
         };
-        let mut headers = [const { MaybeUninit::uninit() }; limits::HEADERS_CEILING];
-        let headers = &mut headers[..limits.headers_max.min(limits::HEADERS_CEILING)];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(&bytes[self.scan.start..end], headers) {
             Ok(httparse::Status::Complete(length)) if self.scan.start + length == end => {}
@@ -176,6 +196,20 @@ impl RequestHead {
             Ok(_) => return Err(HttpError::Field),
             Err(error) => return Err(fault_of(error)),
         }
+        self.read(&request, bytes, limits).map(|()| Some(end))
+    }
+
+    /// Forgets the head, to decode another.
+    pub fn reset(&mut self) {
+        self.scan = Scan::default();
+    }
+
+    fn read(
+        &mut self,
+        request: &httparse::Request<'_, '_>,
+        bytes: &[u8],
+        limits: &HeadLimits,
+    ) -> Result<(), HttpError> {
         let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
             return Err(HttpError::StartLine);
         };
@@ -190,13 +224,7 @@ impl RequestHead {
         }
         self.fields.fill(request.headers, bytes, minor == 1)?;
         self.read_target(target.as_bytes(), bytes)?;
-        self.read_fields(bytes)?;
-        Ok(Some(end))
-    }
-
-    /// Forgets the head, to decode another.
-    pub fn reset(&mut self) {
-        self.scan = Scan::default();
+        self.read_fields(bytes)
     }
 
     fn read_target(&mut self, target: &[u8], bytes: &[u8]) -> Result<(), HttpError> {
@@ -377,21 +405,38 @@ impl ResponseHead {
     /// # Errors
     /// The first fault found.
     pub fn decode(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HttpError> {
+        let mut headers = [const { MaybeUninit::uninit() }; limits::HEADERS_CEILING];
+        let headers = &mut headers[..limits.headers_max.min(limits::HEADERS_CEILING)];
+        let config = httparse::ParserConfig::default();
+        let mut response = httparse::Response::new(&mut []);
+        if self.scan.next == 0
+            && let Ok(httparse::Status::Complete(end)) =
+                config.parse_response_with_uninit_headers(&mut response, bytes, headers)
+            && self.scan.would_end(&bytes[..end], response.headers, limits)
+        {
+            return self.read(&response, bytes).map(|()| Some(end));
+        }
         let Some(end) = self.scan.find_end(bytes, limits)? else {
             return Ok(None);
         };
         if self.scan.start > 0 {
             return Err(HttpError::LeadingEmptyLines);
         }
-        let mut headers = [const { MaybeUninit::uninit() }; limits::HEADERS_CEILING];
-        let headers = &mut headers[..limits.headers_max.min(limits::HEADERS_CEILING)];
         let mut response = httparse::Response::new(&mut []);
-        let config = httparse::ParserConfig::default();
         match config.parse_response_with_uninit_headers(&mut response, &bytes[..end], headers) {
             Ok(httparse::Status::Complete(length)) if length == end => {}
             Ok(_) => return Err(HttpError::Field),
             Err(error) => return Err(fault_of(error)),
         }
+        self.read(&response, bytes).map(|()| Some(end))
+    }
+
+    /// Forgets the head, to decode another.
+    pub fn reset(&mut self) {
+        self.scan = Scan::default();
+    }
+
+    fn read(&mut self, response: &httparse::Response<'_, '_>, bytes: &[u8]) -> Result<(), HttpError> {
         let (Some(status), Some(minor)) = (response.code, response.version) else {
             return Err(HttpError::StartLine);
         };
@@ -410,12 +455,7 @@ impl ResponseHead {
         self.keep_alive = self.fields.persistent(minor == 1);
         self.content_type = self.fields.single(FieldKind::ContentType)?;
         self.session_id = self.fields.single(FieldKind::McpSessionId)?;
-        Ok(Some(end))
-    }
-
-    /// Forgets the head, to decode another.
-    pub fn reset(&mut self) {
-        self.scan = Scan::default();
+        Ok(())
     }
 
     /// How much body follows, given what was asked (RFC 9112 section 6.3).
@@ -507,6 +547,21 @@ fn strip_prefix_ignoring_case<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
+/// Bytes of a host's name (RFC 3986 section 3.2.2), looked up: asked for each byte of each `Host`.
+const IS_NAME_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = matches!(
+            byte as u8,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%'
+                | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        );
+        byte += 1;
+    }
+    table
+};
+
 /// Host and optional port (RFC 3986 section 3.2.2), without user information.
 fn is_authority(text: &[u8]) -> bool {
     let (host, port) = match text.strip_prefix(b"[") {
@@ -521,21 +576,23 @@ fn is_authority(text: &[u8]) -> bool {
             }
             (address, &port[1..])
         }
-        None => text.split_at(memchr(b':', text).unwrap_or(text.len())),
+        None => {
+            let is_name = |byte: &u8| IS_NAME_BYTE[usize::from(*byte)];
+            text.split_at(text.iter().position(|byte| !is_name(byte)).unwrap_or(text.len()))
+        }
     };
     let port_is_valid = match port {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    let name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:".contains(byte);
-    port_is_valid && !host.is_empty() && host.iter().all(name_byte)
+    port_is_valid && !host.is_empty()
 }
 
 /// Whether a path has a segment `.` or `..`, plain or percent-encoded: a prefix route would let it
 /// climb out of the backend's path. What a backend may take for a slash ends a segment too.
 fn has_dot_segment(path: &[u8]) -> bool {
-    if memchr(b'.', path).or_else(|| memchr(b'%', path)).is_none() {
+    if memchr2(b'.', b'%', path).is_none() {
         return false;
     }
     let mut rest = path;
@@ -559,4 +616,69 @@ fn has_dot_segment(path: &[u8]) -> bool {
 
 fn strip_any<'a>(text: &'a [u8], prefixes: &[&[u8]]) -> Option<&'a [u8]> {
     prefixes.iter().find_map(|prefix| strip_prefix_ignoring_case(text, prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUESTS: &[&[u8]] = &[
+        b"POST /mcp?a=b HTTP/1.1\r\nHost: a.example:80\r\nAccept:\r\nX-Y: \t z \r\nContent-Length: 2\r\n\r\n{}",
+        b"GET /mcp HTTP/1.0\r\n\r\nGET /mcp HTTP/1.0\r\n\r\n",
+        b"\r\nGET http://a.example/mcp HTTP/1.1\r\nHost: a.example\r\n\r\n",
+    ];
+
+    const ANSWERS: &[&[u8]] = &[
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; a=b\r\nX-Y: \t z \r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.0 204\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 500 \xff\r\nDate:\r\n\r\n",
+    ];
+
+    const ROOMY: HeadLimits = HeadLimits { head_bytes_max: 1024, target_bytes_max: 256, headers_max: 16 };
+
+    /// The verdict on a head and what is known of it, when `first` bytes of it come before the rest.
+    type Verdict = Result<Option<(usize, String)>, HttpError>;
+
+    fn request(bytes: &[u8], limits: &HeadLimits, first: usize) -> Verdict {
+        let mut head = RequestHead::default();
+        head.decode(&bytes[..first], limits)?;
+        let end = head.decode(bytes, limits)?;
+        head.reset();
+        Ok(end.map(|end| (end, format!("{head:?}"))))
+    }
+
+    fn answer(bytes: &[u8], limits: &HeadLimits, first: usize) -> Verdict {
+        let mut head = ResponseHead::default();
+        head.decode(&bytes[..first], limits)?;
+        let end = head.decode(bytes, limits)?;
+        head.reset();
+        Ok(end.map(|end| (end, format!("{head:?}"))))
+    }
+
+    /// What comes in two pieces is scanned line by line.
+    fn check(verdict: fn(&[u8], &HeadLimits, usize) -> Verdict, bytes: &[u8], limits: &HeadLimits) {
+        let (whole, in_pieces) = (verdict(bytes, limits, 0), verdict(bytes, limits, 1));
+        assert_eq!(whole, in_pieces, "{limits:?} {}", bytes.escape_ascii());
+    }
+
+    #[test]
+    fn a_head_that_comes_whole_meets_the_verdict_of_the_scan() {
+        let requests = REQUESTS.iter().map(|head| (request as fn(&[u8], &HeadLimits, usize) -> Verdict, *head));
+        let answers = ANSWERS.iter().map(|head| (answer as fn(&[u8], &HeadLimits, usize) -> Verdict, *head));
+        for (verdict, head) in requests.chain(answers) {
+            assert!(matches!(verdict(head, &ROOMY, 0), Ok(Some(_))), "{}", head.escape_ascii());
+            for place in 0..head.len() {
+                check(verdict, &head[..=place], &ROOMY);
+                check(verdict, &[&head[..place], &head[place + 1..]].concat(), &ROOMY);
+                for byte in *b"\r\n\0 \t:x\x7f\x80" {
+                    check(verdict, &[&head[..place], &[byte], &head[place + 1..]].concat(), &ROOMY);
+                    check(verdict, &[&head[..place], &[byte], &head[place..]].concat(), &ROOMY);
+                    check(verdict, &[&head[..place], b"\r\n", &[byte], &head[place..]].concat(), &ROOMY);
+                }
+                check(verdict, head, &HeadLimits { head_bytes_max: place, ..ROOMY });
+                check(verdict, head, &HeadLimits { target_bytes_max: place, ..ROOMY });
+                check(verdict, head, &HeadLimits { headers_max: place, ..ROOMY });
+            }
+        }
+    }
 }
