@@ -4,13 +4,13 @@ mod configure;
 mod start;
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-pub use self::start::{Mock, Running, Setting, version};
+pub use self::start::{Mock, Running, Setting, free_address, start_proxy, version};
 use crate::case::{Case, Idle, Load};
 use crate::workload::TOOL;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Peer {
     /// No proxy: the generator talks to the backend
