@@ -111,6 +111,7 @@ pub fn start_proxy(name: &str, cores: &[usize], command: &[String], log: &Path, 
 pub fn version(peer: Peer, setting: &Setting) -> Result<String> {
     let arguments: &[&str] = match peer {
         Peer::Direct | Peer::RelayEpoll | Peer::RelayUring => return Ok(env!("CARGO_PKG_VERSION").to_owned()),
+        Peer::McpProxy | Peer::McpGateway => return installed_version(&program(peer, setting)?, &peer.name(), setting),
         Peer::Nginx | Peer::NginxBig | Peer::Haproxy => &["-v"],
         _ if peer.is_ringway() => &["version"],
         _ => &["--version"],
@@ -123,6 +124,14 @@ pub fn version(peer: Peer, setting: &Setting) -> Result<String> {
     // Ringway says version and commit, a line each; all others say more than is of interest after the first.
     let lines = said.lines().take(if peer.is_ringway() { 2 } else { 1 });
     Ok(lines.map(str::trim).collect::<Vec<_>>().join(", "))
+}
+
+/// As cargo has noted it down: mcp-proxy does not say its own.
+fn installed_version(program: &str, name: &str, setting: &Setting) -> Result<String> {
+    let notes = setting.rivals.join(".crates.toml");
+    let text = fs::read_to_string(&notes).with_context(|| format!("read {} beside {program}", notes.display()))?;
+    let of = |line: &str| Some(line.strip_prefix(&format!("\"{name} "))?.split_once(' ')?.0.to_owned());
+    text.lines().find_map(of).with_context(|| format!("{} knows no {name}", notes.display()))
 }
 
 /// Where a peer serves the mock.
