@@ -116,6 +116,7 @@ impl Peer {
     pub fn lacks(self, case: Case) -> Option<&'static str> {
         match (self, case) {
             (Peer::McpProxy, Case::Load(load)) if load.workload.is_modern() => Some("refuses 2026-07-28"),
+            (Peer::McpGateway, Case::Load(load)) if load.workload.is_modern() => Some("answers 2026-07-28 with 500"),
             (Peer::McpGateway, Case::Idle(Idle { streams: true, .. })) => Some("answers GET with 405"),
             _ => None,
         }

@@ -183,7 +183,9 @@ fn command(peer: Peer, setting: &Setting, config: &str, dir: &Path, listen: Sock
         Peer::RelayUring => relay("io_uring"),
         Peer::Nginx | Peer::NginxBig => vec!["-p", &dir, "-e", "stderr", "-c", config],
         Peer::Haproxy => vec!["-db", "-f", config],
-        Peer::McpProxy | Peer::McpGateway => vec!["--config", config],
+        Peer::McpProxy => vec!["--config", config],
+        // Otherwise it logs every request.
+        Peer::McpGateway => vec!["--log-level", "error", "--config", config],
         Peer::Agentgateway => vec!["-f", config],
         Peer::Envoy => vec!["-c", config, "--concurrency", "1", "--log-level", "error", "--disable-hot-restart"],
         Peer::Monolake => vec!["-c", config],
