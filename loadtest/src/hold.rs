@@ -93,9 +93,9 @@ impl Clients {
     fn open(args: &HoldArgs, count: usize) -> Result<Self> {
         // One session for all: what is asked is what a connection costs, and not what a session costs.
         let session = open_session(&connect_from(0, &args.url)?, &args.url)?;
-        let request = Template::new(Workload::Call, &args.url, &args.tool, Some(&session));
+        let request = Template::new(Workload::Call, &args.url, &args.tool, session.as_deref());
         let mut clients = Clients { sockets: Vec::with_capacity(count), streams: args.streams, request };
-        let stream = open_stream(&args.url, &session);
+        let stream = open_stream(&args.url, session.as_deref());
         for index in 0..count {
             let opened = connect_from(index, &args.url).and_then(|mut socket| {
                 if args.streams {

@@ -104,19 +104,28 @@ impl Server {
             None => Ok(()),
         }
     }
+
+    /// Asks it to end and waits; whether it has.
+    pub fn end(&mut self, patience: Duration) -> bool {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
-        }
-        let deadline = Instant::now() + END_TIMEOUT;
-        while Instant::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        // One that has been waited for has given its id back.
+        if !matches!(self.child.try_wait(), Ok(None)) || self.end(END_TIMEOUT) {
+            return;
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -7,6 +7,7 @@ mod case;
 mod clock;
 mod cpu;
 mod drive;
+mod gate;
 mod hold;
 mod http;
 mod launch;
@@ -40,6 +41,10 @@ enum Command {
     Relay(relay::RelayArgs),
     /// Compare proxies: start them, visit them in turns, report
     Bench(bench::BenchArgs),
+    /// Write the table and the plot of docs/performance.md
+    Publish(report::PublishArgs),
+    /// Count instructions of leaves and requests, compare them with figures that are checked in
+    Gate(gate::GateArgs),
     /// Pin this process, tie it to its parent, and become another program
     #[command(hide = true)]
     Launch(launch::LaunchArgs),
@@ -52,6 +57,8 @@ fn main() -> ExitCode {
         Command::Hold(args) => hold::run(&args),
         Command::Relay(args) => relay::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Publish(args) => report::publish(&args),
+        Command::Gate(args) => gate::run(&args),
         Command::Launch(args) => launch::run(&args),
     };
     match done {

@@ -53,8 +53,10 @@ impl Drop for Server {
 
 fn drive(address: SocketAddr, path: &str, arguments: &[&str]) -> (Output, serde_json::Value) {
     let url = format!("http://{address}{path}");
+    // What is bounded by a number may take as long as a slow machine needs.
+    let seconds = if arguments.contains(&"--requests") { "60" } else { "0.2" };
     let output = Command::new(BINARY)
-        .args(["drive", "--url", &url, "--seconds", "0.2", "--warmup-seconds", "0"])
+        .args(["drive", "--url", &url, "--seconds", seconds, "--warmup-seconds", "0"])
         .args(arguments)
         .output()
         .unwrap();
@@ -89,6 +91,15 @@ fn every_workload_is_answered_directly_and_through_the_relays() {
 fn the_open_loop_keeps_its_schedule_with_few_connections() {
     let mock = Server::start(&["mock"]);
     assert_all_right(drive(mock.address, "/mcp", &["--connections", "2", "--rate", "500"]));
+}
+
+#[test]
+fn as_many_requests_are_sent_as_are_asked_for() {
+    let mock = Server::start(&["mock"]);
+    let drive = drive(mock.address, "/mcp", &["--connections", "3", "--requests", "100"]);
+    assert_eq!(drive.1["sent"], 100, "{}", drive.1);
+    assert_eq!(drive.1["requests"], 100, "{}", drive.1);
+    assert_all_right(drive);
 }
 
 #[test]

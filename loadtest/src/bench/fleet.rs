@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Bench, Visit};
 use crate::case::{FLEET_SMALL, Load};
@@ -16,7 +16,7 @@ use crate::workload::Workload;
 
 /// A small fleet beside a large one. The same ten names are asked of both, so what differs is only how many others
 /// there are.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FleetFigures {
     pub small: FleetSize,
     pub large: FleetSize,
@@ -27,7 +27,7 @@ pub struct FleetFigures {
     pub reload_under_load_ms: Vec<f64>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FleetSize {
     pub backends: usize,
     pub start_ms: f64,

@@ -4,12 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cpu::{CoreUse, allowed_cores};
 
 /// Which core does what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cores {
     pub generator: usize,
     pub backend: usize,
@@ -19,7 +19,7 @@ pub struct Cores {
     pub proxy_of_two: Vec<usize>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     pub kernel: String,
     pub cpu: String,

@@ -22,7 +22,7 @@ use crate::cpu::{CpuTime, allowed_cores};
 use crate::drive::Counter;
 use crate::launch::raise_open_files;
 use crate::peers::{Mock, Peer, Rivals, Running, Setting, version};
-use crate::report::Report;
+use crate::report::{Report, target_cases};
 
 #[derive(Args, Debug)]
 pub struct BenchArgs {
@@ -47,6 +47,9 @@ pub struct BenchArgs {
     /// Which rivals take part if --peers does not say
     #[arg(long, value_enum, default_value_t)]
     rivals: Rivals,
+    /// Measure the cases that docs/performance.md promises anything about
+    #[arg(long, conflicts_with_all = ["cases", "quick"])]
+    targets: bool,
     /// What is measured: WORKLOAD@CONNECTIONS, WORKLOAD@CONNECTIONS/RATE, herd-N, idle-N, streams-N, fleet-N
     #[arg(long, value_delimiter = ',')]
     cases: Vec<Case>,
@@ -255,7 +258,11 @@ impl Bench<'_> {
 
 impl Plan {
     fn new(args: &BenchArgs) -> Result<Self> {
-        let cases = if args.quick { CASES_QUICK } else { CASES };
+        let cases = match args {
+            BenchArgs { targets: true, .. } => &target_cases(),
+            BenchArgs { quick: true, .. } => CASES_QUICK,
+            _ => CASES,
+        };
         let default_cases = || cases.iter().map(|case| case.parse().expect("written in case.rs")).collect();
         let default_peers = || Peer::default_set(args.rivals, args.quick);
         let plan = Plan {

@@ -21,7 +21,7 @@ use crate::memory::{Resident, forget_peak};
 use crate::peers::{Peer, Running};
 
 /// One visit: the generator's account and what the others say of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Visit {
     pub outcome: Outcome,
     /// Requests that reached the backend, of `outcome.sent`.

@@ -56,6 +56,9 @@ pub struct DriveArgs {
     /// Load before the window opens
     #[arg(long, default_value_t = 0.5)]
     pub warmup_seconds: f64,
+    /// Stop after so many requests, and with the last answer; `--seconds` is the longest it may take then
+    #[arg(long)]
+    pub requests: Option<u64>,
     /// Open loop: requests a second on a fixed schedule; without it the loop is closed
     #[arg(long)]
     pub rate: Option<f64>,
@@ -79,13 +82,18 @@ const IDLE_WAIT: Duration = Duration::from_millis(20);
 
 /// Runs the load, prints one line of JSON, and fails if an answer was wrong.
 pub fn run(args: &DriveArgs) -> Result<()> {
-    raise_open_files()?;
-    let outcome = Driver::new(args)?.drive()?;
+    let outcome = drive(args)?;
     println!("{}", serde_json::to_string(&outcome)?);
     if let Some(first) = &outcome.first_wrong {
         bail!("{} of {} answers were wrong; the first: {first}", outcome.wrong, outcome.requests + outcome.wrong);
     }
     Ok(())
+}
+
+/// Runs the load.
+pub fn drive(args: &DriveArgs) -> Result<Outcome> {
+    raise_open_files()?;
+    Driver::new(args)?.drive()
 }
 
 struct Driver<'a> {
@@ -98,7 +106,7 @@ struct Driver<'a> {
     next_id: u64,
     herd: u64,
     pace: Pace,
-    /// No more requests are sent.
+    /// The window is closed.
     stopping: bool,
     tally: Tally,
 }
@@ -158,7 +166,7 @@ impl<'a> Driver<'a> {
         let unmeasured = self.tally.restart();
         let before = Accounts::read(self.args);
         let opened_ns = monotonic_ns();
-        self.turn_until(opened_ns + seconds(self.args.seconds), false)?;
+        self.turn_until(opened_ns + seconds(self.args.seconds), self.args.requests.is_some())?;
         let window_ns = monotonic_ns() - opened_ns;
         let used = Accounts::read(self.args).since(&before);
         let mut outcome = self.tally.outcome(self.args, window_ns, &used);
@@ -182,7 +190,7 @@ impl<'a> Driver<'a> {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut now = monotonic_ns();
         while now < end_ns {
-            if until_idle && !self.connections.iter().any(|connection| connection.busy) {
+            if until_idle && self.is_over() && !self.connections.iter().any(|connection| connection.busy) {
                 return Ok(());
             }
             let timeout = Timespec::try_from(self.wait_at_most(now).min(Duration::from_nanos(end_ns - now)))?;
@@ -264,7 +272,7 @@ impl<'a> Driver<'a> {
     }
 
     fn send(&mut self, index: usize, since_ns: u64) -> Result<()> {
-        if self.stopping {
+        if self.is_over() {
             return Ok(());
         }
         self.next_id += 1;
@@ -279,6 +287,11 @@ impl<'a> Driver<'a> {
             self.connections[index].send(self.next_id, self.herd, since_ns)?;
         }
         Ok(())
+    }
+
+    /// No more requests are sent.
+    fn is_over(&self) -> bool {
+        self.stopping || self.args.requests.is_some_and(|requests| self.next_id - FIRST_ID >= requests)
     }
 
     fn reconnect(&mut self, index: usize) -> Result<()> {

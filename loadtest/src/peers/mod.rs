@@ -4,13 +4,13 @@ mod configure;
 mod start;
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-pub use self::start::{Mock, Running, Setting, version};
+pub use self::start::{Mock, Running, Setting, free_address, start_proxy, version};
 use crate::case::{Case, Idle, Load};
 use crate::workload::TOOL;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Peer {
     /// No proxy: the generator talks to the backend
@@ -116,6 +116,7 @@ impl Peer {
     pub fn lacks(self, case: Case) -> Option<&'static str> {
         match (self, case) {
             (Peer::McpProxy, Case::Load(load)) if load.workload.is_modern() => Some("refuses 2026-07-28"),
+            (Peer::McpGateway, Case::Load(load)) if load.workload.is_modern() => Some("answers 2026-07-28 with 500"),
             (Peer::McpGateway, Case::Idle(Idle { streams: true, .. })) => Some("answers GET with 405"),
             _ => None,
         }

@@ -45,7 +45,7 @@ pub struct Running {
 }
 
 /// How long a peer may take to answer after its start.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Running {
     pub fn start(peer: Peer, setting: &Setting) -> Result<Self> {
@@ -76,14 +76,11 @@ impl Running {
         if peer.is_ringway() {
             check_config(&command[0], &config)?;
         }
-        let log = dir.join("log");
-        let begun = Instant::now();
         let cores = if peer.workers() > 1 { setting.cores_of_two } else { setting.cores };
-        let mut server = Server::start(name, cores, &command, &log)?;
         let target: Target = running.url.parse().map_err(anyhow::Error::msg)?;
-        wait_until(&mut server, || first_answer(&target)).with_context(|| last_words(&log))?;
+        let begun = Instant::now();
+        running.server = Some(start_proxy(name, cores, &command, &dir.join("log"), &target)?);
         running.start_time = begun.elapsed();
-        running.server = Some(server);
         Ok(running)
     }
 
@@ -103,10 +100,18 @@ impl Running {
     }
 }
 
+/// Starts a proxy and waits until it answers.
+pub fn start_proxy(name: &str, cores: &[usize], command: &[String], log: &Path, target: &Target) -> Result<Server> {
+    let mut server = Server::start(name, cores, command, log)?;
+    wait_until(&mut server, || first_answer(target)).with_context(|| last_words(log))?;
+    Ok(server)
+}
+
 /// What a peer says about its version; an error says why it cannot take part.
 pub fn version(peer: Peer, setting: &Setting) -> Result<String> {
     let arguments: &[&str] = match peer {
         Peer::Direct | Peer::RelayEpoll | Peer::RelayUring => return Ok(env!("CARGO_PKG_VERSION").to_owned()),
+        Peer::McpProxy | Peer::McpGateway => return installed_version(&program(peer, setting)?, &peer.name(), setting),
         Peer::Nginx | Peer::NginxBig | Peer::Haproxy => &["-v"],
         _ if peer.is_ringway() => &["version"],
         _ => &["--version"],
@@ -119,6 +124,14 @@ pub fn version(peer: Peer, setting: &Setting) -> Result<String> {
     // Ringway says version and commit, a line each; all others say more than is of interest after the first.
     let lines = said.lines().take(if peer.is_ringway() { 2 } else { 1 });
     Ok(lines.map(str::trim).collect::<Vec<_>>().join(", "))
+}
+
+/// As cargo has noted it down: mcp-proxy does not say its own.
+fn installed_version(program: &str, name: &str, setting: &Setting) -> Result<String> {
+    let notes = setting.rivals.join(".crates.toml");
+    let text = fs::read_to_string(&notes).with_context(|| format!("read {} beside {program}", notes.display()))?;
+    let of = |line: &str| Some(line.strip_prefix(&format!("\"{name} "))?.split_once(' ')?.0.to_owned());
+    text.lines().find_map(of).with_context(|| format!("{} knows no {name}", notes.display()))
 }
 
 /// Where a peer serves the mock.
@@ -170,7 +183,9 @@ fn command(peer: Peer, setting: &Setting, config: &str, dir: &Path, listen: Sock
         Peer::RelayUring => relay("io_uring"),
         Peer::Nginx | Peer::NginxBig => vec!["-p", &dir, "-e", "stderr", "-c", config],
         Peer::Haproxy => vec!["-db", "-f", config],
-        Peer::McpProxy | Peer::McpGateway => vec!["--config", config],
+        Peer::McpProxy => vec!["--config", config],
+        // Otherwise it logs every request.
+        Peer::McpGateway => vec!["--log-level", "error", "--config", config],
         Peer::Agentgateway => vec!["-f", config],
         Peer::Envoy => vec!["-c", config, "--concurrency", "1", "--log-level", "error", "--disable-hot-restart"],
         Peer::Monolake => vec!["-c", config],
@@ -204,8 +219,14 @@ const LIST_TTL_MS: u32 = 60_000;
 impl Mock {
     /// Starts it and waits until it answers.
     pub fn start(core: usize, dir: &Path) -> Result<Self> {
+        Self::start_slow(core, dir, Duration::ZERO)
+    }
+
+    /// One that takes its time over each answer.
+    pub fn start_slow(core: usize, dir: &Path, delay: Duration) -> Result<Self> {
         let address = free_address()?;
-        let command = own(&["mock", "--listen", &address.to_string(), "--list-ttl-ms", &LIST_TTL_MS.to_string()])?;
+        let (listen, ttl, delay) = (address.to_string(), LIST_TTL_MS.to_string(), delay.as_millis().to_string());
+        let command = own(&["mock", "--listen", &listen, "--list-ttl-ms", &ttl, "--delay-ms", &delay])?;
         let log = dir.join("mock.log");
         let mut server = Server::start("mock", &[core], &command, &log)?;
         wait_until(&mut server, || http::get(address, "/counts").map(drop)).with_context(|| last_words(&log))?;
@@ -239,7 +260,7 @@ fn last_words(log: &Path) -> String {
 }
 
 /// A loopback address nobody listens on, from below the range the kernel takes outgoing ports from.
-fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     use std::sync::atomic::{AtomicU16, Ordering};
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 10_000;

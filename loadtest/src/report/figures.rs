@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::{FleetFigures, Visit, Visits};
 use crate::case::{Idle, Load};
@@ -11,7 +11,7 @@ use crate::hold::Held;
 use crate::peers::Peer;
 
 /// A load and what came of it.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct LoadReport {
     pub case: String,
     pub title: String,
@@ -25,7 +25,7 @@ pub struct LoadReport {
 }
 
 /// One peer in one case: medians over the rounds, and the visits they come from.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct LoadRow {
     pub peer: Peer,
     pub requests_per_second: f64,
@@ -65,14 +65,14 @@ pub struct LoadRow {
     pub visits: Vec<Visit>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct IdleReport {
     pub case: String,
     pub title: String,
     pub rows: Vec<IdleRow>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct IdleRow {
     pub peer: Peer,
     #[serde(flatten)]
@@ -80,14 +80,14 @@ pub struct IdleRow {
     pub fault: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct FleetReport {
     pub case: String,
     pub backends: usize,
     pub rows: Vec<FleetRow>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct FleetRow {
     pub peer: Peer,
     pub start_ms: Option<f64>,
@@ -275,7 +275,7 @@ fn median_curve(visits: &[Visit]) -> Vec<(f64, f64)> {
 }
 
 /// The median of the ratios of visits of the same round; none if a figure is missing or zero.
-fn ratio(visits: &[Visit], others: &[Visit], figure: impl Fn(&Visit) -> Option<f64>) -> Option<f64> {
+pub(super) fn ratio(visits: &[Visit], others: &[Visit], figure: impl Fn(&Visit) -> Option<f64>) -> Option<f64> {
     within_rounds(visits, others, |visit| figure(visit).filter(|value| *value > 0.0), |own, other| own / other)
 }
 

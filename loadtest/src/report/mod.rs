@@ -4,12 +4,14 @@ mod figures;
 mod grid;
 mod html;
 mod plot;
+mod publish;
+mod targets;
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::figures::{FleetReport, IdleReport, LoadReport, LoadRow};
 use self::grid::Grid;
@@ -18,7 +20,10 @@ use crate::case::{Idle, Load};
 use crate::hold::Held;
 use crate::peers::Peer;
 
-#[derive(Serialize)]
+pub use self::publish::{PublishArgs, run as publish};
+pub use self::targets::cases as target_cases;
+
+#[derive(Serialize, Deserialize)]
 pub struct Report {
     machine: Machine,
     seconds: f64,
@@ -30,14 +35,14 @@ pub struct Report {
     fleets: Vec<FleetReport>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct PeerVersion {
     peer: Peer,
     version: String,
 }
 
 /// What was not measured, and why.
-#[derive(Serialize, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, PartialEq, Eq)]
 struct LeftOut {
     what: String,
     why: String,

@@ -57,6 +57,8 @@ pub fn bars(bars: &[Bar], decimals: usize) -> Result<String> {
     }
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, BAR_HEIGHT * bars.len() as u32 + 8)).into_drawing_area();
+        // The text is dark, and whoever shows the plot may be dark, too.
+        root.fill(&WHITE).map_err(broken)?;
         // Room at the end for the value of the longest bar.
         let mut chart = ChartBuilder::on(&root)
             .margin(4)

@@ -86,17 +86,19 @@ pub fn initialize(target: &Target) -> Vec<u8> {
 }
 
 /// The notification that ends the legacy handshake.
-pub fn initialized(target: &Target, session: &str) -> Vec<u8> {
-    let headers = [("MCP-Protocol-Version", LEGACY_VERSION), ("Mcp-Session-Id", session)];
+pub fn initialized(target: &Target, session: Option<&str>) -> Vec<u8> {
+    let mut headers = vec![("MCP-Protocol-Version", LEGACY_VERSION)];
+    headers.extend(session.map(|session| ("Mcp-Session-Id", session)));
     post(target, &headers, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)
 }
 
 /// Asks for the stream on which a legacy server sends what nobody asked for.
-pub fn open_stream(target: &Target, session: &str) -> Vec<u8> {
+pub fn open_stream(target: &Target, session: Option<&str>) -> Vec<u8> {
     let Target { address, path } = target;
+    let session = session.map_or(String::new(), |session| format!("Mcp-Session-Id: {session}\r\n"));
     format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: ringway-loadtest\r\nAccept: text/event-stream\r\n\
-         MCP-Protocol-Version: {LEGACY_VERSION}\r\nMcp-Session-Id: {session}\r\n\r\n"
+         MCP-Protocol-Version: {LEGACY_VERSION}\r\n{session}\r\n"
     )
     .into_bytes()
 }
