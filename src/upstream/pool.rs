@@ -30,8 +30,11 @@ pub struct Upstreams {
 }
 
 /// What this worker knows of one endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// An id stands for the same endpoint for ever. Held here, so that a lease counts a reference of this
+    /// worker's own: the one to the snapshot's endpoint is counted on a cache line that all workers share.
+    endpoint: Arc<Endpoint>,
     idle: RefCell<Vec<Connection>>,
     active: Cell<usize>,
     requests: Cell<u64>,
@@ -76,8 +79,6 @@ impl Drop for Counted {
 pub struct Lease {
     connection: Option<Connection>,
     state: Rc<State>,
-    /// Where it leads.
-    pub endpoint: Arc<Endpoint>,
     /// Whether it came from the pool.
     pub reused: bool,
     poisoned: bool,
@@ -117,8 +118,8 @@ impl Upstreams {
         backend: &Backend,
         freshness: Freshness,
     ) -> Result<Lease, UpstreamError> {
-        let state = self.state(endpoint.id);
-        let leased = self.lease_at(endpoint, &state, backend, freshness).await;
+        let state = self.state(endpoint);
+        let leased = self.lease_at(&state, backend, freshness).await;
         if leased.as_ref().is_err_and(|failure| !failure.is_ours()) {
             state.connect_failures.set(state.connect_failures.get() + 1);
         }
@@ -139,10 +140,10 @@ impl Upstreams {
         let mut tried: Vec<EndpointId> = Vec::new();
         let mut error = UpstreamError::NoEndpoint;
         while tried.len() < limits::CONNECT_ATTEMPTS_MAX {
-            let Some((endpoint, state)) = self.choose(cluster, affinity, &tried) else {
+            let Some(state) = self.choose(cluster, affinity, &tried) else {
                 break;
             };
-            match self.lease_at(&endpoint, &state, &cluster.backend, freshness).await {
+            match self.lease_at(&state, &cluster.backend, freshness).await {
                 Ok(lease) => return Ok(lease),
                 Err(failure) => {
                     error = failure;
@@ -150,7 +151,7 @@ impl Upstreams {
                         state.connect_failures.set(state.connect_failures.get() + 1);
                         state.cooling_until.set(self.deadlines.now().after(cluster.backend.connect_cooldown));
                     }
-                    tried.push(endpoint.id);
+                    tried.push(state.endpoint.id);
                 }
             }
         }
@@ -159,7 +160,6 @@ impl Upstreams {
 
     async fn lease_at(
         &self,
-        endpoint: &Arc<Endpoint>,
         state: &Rc<State>,
         backend: &Backend,
         freshness: Freshness,
@@ -169,17 +169,11 @@ impl Upstreams {
             Freshness::New => None,
         };
         let reused = idle.is_some();
-        let mut lease = Lease {
-            connection: idle,
-            state: Rc::clone(state),
-            endpoint: Arc::clone(endpoint),
-            reused,
-            poisoned: false,
-        };
+        let mut lease = Lease { connection: idle, state: Rc::clone(state), reused, poisoned: false };
         // Counted as active from here on, also while it connects, and until the lease is dropped.
         state.active.set(state.active.get() + 1);
         if lease.connection.is_none() {
-            let socket = connect(endpoint.address, backend.connect_timeout, &self.deadlines).await?;
+            let socket = connect(state.endpoint.address, backend.connect_timeout, &self.deadlines).await?;
             self.connects.set(self.connects.get() + 1);
             let born = self.deadlines.now();
             let open = Counted::new(&self.open);
@@ -193,20 +187,15 @@ impl Upstreams {
 
     /// An endpoint not tried yet. One alone is never passed over for having failed: its refusal is
     /// the answer (nginx does the same with a single server).
-    fn choose(
-        &self,
-        cluster: &Cluster,
-        affinity: Option<Affinity>,
-        tried: &[EndpointId],
-    ) -> Option<(Arc<Endpoint>, Rc<State>)> {
+    fn choose(&self, cluster: &Cluster, affinity: Option<Affinity>, tried: &[EndpointId]) -> Option<Rc<State>> {
         let endpoints = &cluster.endpoints;
         let now = self.deadlines.now();
         let alone = endpoints.len() == 1;
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
         let candidate = |index: usize| {
-            let endpoint: &Endpoint = &endpoints[index];
-            let state = self.state(endpoint.id);
+            let endpoint = &endpoints[index];
+            let state = self.state(endpoint);
             let cooling = !alone && state.cooling_until.get() > now;
             Candidate { active: state.active.get(), usable: !cooling && !tried.contains(&endpoint.id) }
         };
@@ -214,13 +203,12 @@ impl Upstreams {
             Some(affinity) => affinity.choose(endpoints.len(), candidate, |index| endpoints[index].identity)?,
             None => choose(cluster.backend.balance, endpoints.len(), candidate, turn, self.draw())?,
         };
-        let endpoint = Arc::clone(&endpoints[index]);
-        let state = self.state(endpoint.id);
-        Some((endpoint, state))
+        Some(self.state(&endpoints[index]))
     }
 
-    fn state(&self, id: EndpointId) -> Rc<State> {
-        Rc::clone(self.endpoints.borrow_mut().entry(id).or_default())
+    fn state(&self, endpoint: &Arc<Endpoint>) -> Rc<State> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        Rc::clone(endpoints.entry(endpoint.id).or_insert_with(|| Rc::new(State::new(Arc::clone(endpoint)))))
     }
 
     /// xorshift64 (Marsaglia, 2003): spread, not secrecy, is what the balancer needs.
@@ -277,6 +265,20 @@ impl Upstreams {
     }
 }
 
+impl State {
+    fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self {
+            endpoint,
+            idle: RefCell::default(),
+            active: Cell::default(),
+            requests: Cell::default(),
+            connect_failures: Cell::default(),
+            cooling_until: Cell::default(),
+            eras: Cell::default(),
+        }
+    }
+}
+
 /// The idle connection used last that is still alive and young enough: the warmest, so that the
 /// others grow old and go.
 fn take_idle(state: &State, now: Tick) -> Option<Connection> {
@@ -293,6 +295,12 @@ impl Lease {
     pub fn socket(&mut self) -> &mut Socket {
         // Present from creation to release, which consumes the lease.
         &mut self.connection.as_mut().expect("a lease holds its connection").socket
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.state.endpoint
     }
 
     /// The connection carries bytes that belong to no exchange: it must not be used again.

@@ -126,7 +126,7 @@ impl Errand {
     async fn send(&self, core: &Core, lease: &mut Lease) {
         lease.socket().deadline.set(core.deadlines.now().after(self.limits.write_timeout).min(self.due));
         let mut out = Vec::with_capacity(self.tail.len() + 256);
-        let endpoint = Arc::clone(&lease.endpoint);
+        let endpoint = lease.endpoint();
         let target = Target::at(&endpoint.authority, &endpoint.path, &self.rest, &self.query);
         http::request_line(&mut out, &self.method, &target);
         out.extend_from_slice(&self.tail);

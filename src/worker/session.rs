@@ -144,7 +144,7 @@ impl<'a> Exchange<'a> {
         }
         self.core.count(SessionEvent::Opened);
         let session = Session {
-            endpoint: lease.endpoint.identity,
+            endpoint: lease.endpoint().identity,
             issued_minutes: minutes_now(),
             binding: way.binding,
             upstream_id: upstream_id.to_vec(),

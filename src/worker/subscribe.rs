@@ -137,7 +137,7 @@ impl Subscriber {
         );
         let opened = self.ask("POST", "", &body, None).await?;
         let session = opened.head.session_id(opened.buffer.filled()).map(|id| String::from_utf8_lossy(id).into_owned());
-        let endpoint = Arc::clone(&opened.lease.endpoint);
+        let endpoint = Arc::clone(opened.lease.endpoint());
         let negotiated = self.negotiated(opened).await?;
         let mut fields = format!("MCP-Protocol-Version: {negotiated}\r\n");
         if let Some(session) = session {
@@ -183,7 +183,7 @@ impl Subscriber {
             Some(endpoint) => core.upstreams.lease_pinned(endpoint, backend, Freshness::New).await,
             None => core.upstreams.lease(&self.cluster, None, Freshness::New).await,
         }?;
-        let at = Arc::clone(&lease.endpoint);
+        let at = Arc::clone(lease.endpoint());
         let mut out = Vec::new();
         http::request_line(&mut out, method.as_bytes(), &Target::at(&at.authority, &at.path, b"", b""));
         let length = if method == "GET" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };

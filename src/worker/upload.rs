@@ -37,7 +37,7 @@ impl Exchange<'_> {
     /// The head for the backend, and behind it the payload that is there.
     fn write_request(&self, out: &mut Vec<u8>, way: &Way<'_>, lease: &Lease) {
         let (head, bytes) = (&self.heads.request, self.client.buffer.filled());
-        let endpoint = &lease.endpoint;
+        let endpoint = lease.endpoint();
         let path = head.path(bytes);
         let rest = &path[path.len() - way.rest_length..];
         let target = Target::at(&endpoint.authority, &endpoint.path, rest, head.query(bytes));
