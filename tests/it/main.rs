@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod answers;
 mod at_most_once;
+mod backpressure;
 mod cache;
 mod cancellation;
 mod coalescing;
