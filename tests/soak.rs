@@ -254,17 +254,17 @@ impl<'a> Asker<'a> {
 
     /// The answer if it came whole and from a backend, after checking that it says what is expected.
     fn exchange(&mut self, request: &[u8], expected: &str) -> Option<support::Response> {
+        let _asked = Asked(request);
         // The connection may have ended with the answer before.
         let sent = self.client.stream.write_all(request).is_ok();
         let answer = if sent { self.client.try_response() } else { None };
-        let asked = || String::from_utf8_lossy(request);
         match answer {
             Some(response) if response.status == 200 => {
-                assert!(response.text().contains(expected), "asked {}\nfor {expected}, got {response:?}", asked());
+                assert!(response.text().contains(expected), "not {expected}: {response:?}");
                 Some(response)
             }
             Some(response) => {
-                assert!(matches!(response.status, 502..=504), "asked {}\ngot {response:?}", asked());
+                assert!(matches!(response.status, 502..=504), "{response:?}");
                 self.seen.refused += 1;
                 None
             }
@@ -352,6 +352,17 @@ impl<'a> Asker<'a> {
             client.reset();
         }
         self.seen.abandoned += 1;
+    }
+}
+
+/// Tells what was asked when the answer fails the test, or does not come.
+struct Asked<'a>(&'a [u8]);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("asked {}", String::from_utf8_lossy(self.0));
+        }
     }
 }
 
