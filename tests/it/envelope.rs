@@ -622,12 +622,12 @@ fn p_010_p_077_every_byte_of_a_message_reaches_the_backend_as_it_was() {
             0 => client.send(post_to("/mcp/b", &fields, body)),
             1 => {
                 client.send(format!("{head}{length}\r\n"));
-                pieces(&mut random, body.as_bytes()).for_each(|piece| client.send_apart(piece));
+                pieces(&mut random, body.as_bytes()).for_each(|piece| client.send_and_let_read(piece));
             }
             2 => {
                 client.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n"));
                 for piece in pieces(&mut random, body.as_bytes()) {
-                    client.send_apart(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+                    client.send_and_let_read(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
                 }
                 client.send("0\r\n\r\n");
             }

@@ -5,7 +5,7 @@
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 
-use crate::support::backend::{EVENT_STREAM, Exchange, LAST_CHUNK, chunk, event};
+use crate::support::backend::{EVENT_STREAM, Exchange, LAST_CHUNK, STALL, chunk, event, send_until_stalled};
 use crate::support::client::{CALL, DELETE, GET, post};
 use crate::support::{Backend, BlackHole, Client, PATIENCE, Proxy, TempFile, eventually, json};
 
@@ -185,7 +185,7 @@ fn without_reading_the_flood_that_it_asked_for() {
     let backend = Backend::scripted(move |exchange| {
         exchange.request();
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
-        exchange.send_until_stalled(&[b'x'; 65_536], 1_000_000_000);
+        send_until_stalled(&mut exchange.stream, &[b'x'; 65_536], 0, STALL);
         let _ = stalled.send(());
         while exchange.send([b'x'; 65_536]) {}
         let _ = done.send(());

@@ -1,13 +1,14 @@
 //! Integration tests: the proxy in this process, over real sockets, raw bytes on both sides.
 //!
 //! One file per behaviour. `RINGWAY_TEST_WORKERS` (default 2) and `RINGWAY_IO_DRIVER` choose what
-//! they run on; `scripts/test` runs them on 1, 2 and 4 workers and on both drivers. What needs a process
+//! they run on; `scripts/test` runs them on 1 and 4 workers and both drivers, and on 2. What needs a process
 //! starts the binary that was built with the tests, or `RINGWAY_TEST_BINARY`, a release build say.
 
 mod access;
 mod admin;
 mod answers;
 mod at_most_once;
+mod backpressure;
 mod cache;
 mod cancellation;
 mod coalescing;

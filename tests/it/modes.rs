@@ -253,7 +253,7 @@ fn a_message_longer_than_the_look_is_streamed() {
         "POST /mcp/b HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
     );
     for piece in body.as_bytes().chunks(999) {
-        client.send_apart(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+        client.send_and_let_read(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
     }
     assert_eq!(crate::support::mcp::told(&heard), "head");
     drop(client);

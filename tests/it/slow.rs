@@ -10,11 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use ringway::clock;
 
-use crate::support::backend::{EVENT_STREAM, chunk, event};
-use crate::support::client::{CALL, GET, post};
-use crate::support::{Backend, BlackHole, Client, PATIENCE, Proxy, TempFile, eventually, json};
-
-const MEGABYTE: usize = 1 << 20;
+use crate::support::client::{CALL, post};
+use crate::support::{Backend, BlackHole, Client, Proxy, eventually, json};
 
 /// A client that does not come to an end.
 struct Slow {
@@ -125,52 +122,6 @@ fn slow_heads_and_bodies_are_cut_at_their_deadline_while_others_are_served() {
     println!("calls of others, (p50, p99): alone {alone:?}, beside them {beside:?}");
     assert_eq!(proxy.refused("head_timeout") as usize, 2 * EACH);
     assert_eq!((proxy.refused("body_timeout") as usize, proxy.refused("request_timeout") as usize), (2 * EACH, 0));
-}
-
-#[test]
-fn a_reader_that_stalls_on_a_large_stream_of_events_pauses_the_backend() {
-    const OFFERED: usize = 1 << 30;
-    /// More than the kernel holds for two connections.
-    const HELD_MAX: usize = 64 * MEGABYTE;
-    let (stalled, count) = bounded(1);
-    let (more, go_on) = bounded::<()>(1);
-    let (resumed, sent_more) = bounded(1);
-    let backend = Backend::scripted(move |exchange| {
-        let block = chunk(&event("x".repeat(1000))).repeat(64);
-        while let Some(request) = exchange.request() {
-            exchange.send(EVENT_STREAM);
-            if request.contains("X-Short") {
-                exchange.send(block.clone() + "0\r\n\r\n");
-                continue;
-            }
-            let _ = stalled.send(exchange.send_until_stalled(block.as_bytes(), OFFERED));
-            let _ = go_on.recv_timeout(PATIENCE);
-            let _ = resumed.send(exchange.send_until_stalled(block.as_bytes(), MEGABYTE));
-            exchange.wait_for_end();
-        }
-    });
-    let proxy = Proxy::builder().workers(1).backend("b", &[backend.address()]).start_process(&TempFile::new());
-    // The buffers of one stream are there before the count begins.
-    for _ in 0..10 {
-        let mut first = proxy.client();
-        first.send(GET.replace("Accept", "X-Short: 1\r\nAccept"));
-        assert_eq!(first.response().status, 200);
-    }
-    let before = proxy.memory();
-    let mut client = Client::connect_narrow(proxy.address);
-    client.send(GET);
-    let sent = count.recv_timeout(PATIENCE).expect("the backend to stall");
-    let grown = proxy.memory().saturating_sub(before);
-    println!("a reader that stalls: the backend could write {sent} of {OFFERED} bytes, Ringway holds {grown} more");
-    assert!(sent < HELD_MAX, "the backend could send {sent} bytes to nobody");
-    assert!(grown < MEGABYTE, "one stalled stream holds {grown} bytes");
-    // The pause ends with the client's, and nothing is lost.
-    client.head();
-    for _ in 0..sent / 1100 {
-        assert_eq!(client.event().len(), event("x".repeat(1000)).len());
-    }
-    more.send(()).unwrap();
-    assert!(sent_more.recv_timeout(PATIENCE).expect("the backend to go on") > 0);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use super::PATIENCE;
 use super::places::{BlackHole, Reserved};
+use super::{PATIENCE, find, take};
 
 /// A scripted backend on a port of its own; dropped, it stops accepting.
 pub(crate) struct Backend {
@@ -168,13 +168,7 @@ impl Exchange {
         while self.buffer.len() < length {
             self.fill()?;
         }
-        Some(self.buffer.drain(..length).collect())
-    }
-
-    /// Writes until nothing is taken any more, from the front of `bytes` again and again: how many
-    /// bytes went.
-    pub(crate) fn send_until_stalled(&mut self, bytes: &[u8], max: usize) -> usize {
-        send_until_stalled(&mut self.stream, bytes, max)
+        Some(take(&mut self.buffer, length))
     }
 
     /// Reads one request with its body; `None` when the connection has ended before it.
@@ -244,24 +238,22 @@ impl Exchange {
     }
 }
 
-/// Writes `bytes` again and again, up to `max` in all, until the other side takes no more: how many
-/// it took. A machine that stands still for a while looks the same, and makes the number smaller.
-pub(crate) fn send_until_stalled(stream: &mut TcpStream, bytes: &[u8], max: usize) -> usize {
-    stream.set_write_timeout(Some(STALL)).unwrap();
-    let mut sent = 0;
-    while sent < max {
-        match stream.write(&bytes[sent % bytes.len()..]) {
-            Ok(taken) => sent += taken,
-            Err(_) => break,
-        }
+/// More than the kernel's buffers hold, by far.
+pub(crate) const FLOOD: usize = 1 << 30;
+
+/// A peer that takes nothing for that long has stopped reading, for all that most tests care.
+pub(crate) const STALL: Duration = Duration::from_millis(700);
+
+/// Writes `bytes` again and again, of which `sent` are written already, until the other side takes no more for
+/// that long, or all of [`FLOOD`]: how many it has taken then. A machine that stands still for a while looks the
+/// same, and makes the number smaller.
+pub(crate) fn send_until_stalled(stream: &mut TcpStream, bytes: &[u8], mut sent: usize, stall: Duration) -> usize {
+    stream.set_write_timeout(Some(stall)).unwrap();
+    while sent < FLOOD
+        && let Ok(taken) = stream.write(&bytes[sent % bytes.len()..])
+    {
+        sent += taken;
     }
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     sent
-}
-
-/// A peer that takes nothing for that long has stopped reading.
-const STALL: Duration = Duration::from_millis(700);
-
-fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes.windows(needle.len()).position(|window| window == needle)
 }

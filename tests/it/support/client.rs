@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::PATIENCE;
+use super::{PATIENCE, find, take};
 
 /// One connection to the proxy.
 pub(crate) struct Client {
@@ -170,7 +170,7 @@ impl Client {
                 return None;
             }
         }
-        Some(self.buffer.drain(..length).collect())
+        Some(take(&mut self.buffer, length))
     }
 
     /// Reads that many bytes.
@@ -202,10 +202,13 @@ impl Client {
 
     /// The same; `None` when the stream or its connection ends.
     pub(crate) fn try_event(&mut self) -> Option<String> {
+        // What has been looked through is not looked through again: an event may have many chunks.
+        let mut from = 0;
         loop {
-            if let Some(at) = find(&self.events, b"\n\n") {
-                return Some(String::from_utf8(self.events.drain(..at + 2).collect()).unwrap());
+            if let Some(at) = find(&self.events[from..], b"\n\n") {
+                return Some(String::from_utf8(take(&mut self.events, from + at + 2)).unwrap());
             }
+            from = self.events.len().saturating_sub(1);
             let chunk = self.try_chunk()?;
             if chunk.is_empty() {
                 return None;
@@ -265,8 +268,4 @@ impl Client {
             Err(error) => panic!("reading: {error}"),
         }
     }
-}
-
-fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
-    bytes.windows(mark.len()).position(|window| window == mark)
 }

@@ -33,10 +33,24 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 #[expect(clippy::disallowed_methods, reason = "a test waits on its own thread, by its own clock")]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
+    // Most things hold within a fraction of a millisecond; what takes longer leaves others the CPU.
+    let mut pause = Duration::from_micros(50);
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(pause);
+        pause = Duration::from_millis(4).min(2 * pause);
     }
+}
+
+/// Where `needle` stands in `bytes`.
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    memchr::memmem::find(bytes, needle)
+}
+
+/// Takes the first `length` bytes. By moving what is behind them: millions one by one take a debug build seconds.
+fn take(bytes: &mut Vec<u8>, length: usize) -> Vec<u8> {
+    let rest = bytes.split_off(length);
+    std::mem::replace(bytes, rest)
 }
 
 /// Whether nobody listens there.

@@ -24,6 +24,16 @@ impl Random {
         self.below(count) == 0
     }
 
+    /// Bytes whose order a mix-up cannot keep.
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+
     pub(crate) fn one_of<'a>(&mut self, choices: &[&'a [u8]]) -> &'a [u8] {
         choices[self.below(choices.len())]
     }
