@@ -315,12 +315,31 @@ fn same_string(one: &[u8], other: &[u8]) -> bool {
 /// that [`Envelope::parse`] refuses, or that nobody else needs parsed.
 #[must_use]
 pub fn request_id(body: &[u8]) -> Option<Vec<u8>> {
-    let mut message = Message::default();
-    json::object(body, &mut message).ok()?;
-    if message.result.is_some() || message.error.is_some() {
+    let mut identity = Identity::default();
+    json::object(body, &mut identity).ok()?;
+    if identity.result.is_some() || identity.error.is_some() {
         return None;
     }
-    checked_id(message.id?, body).ok().map(|id| id.of(body).to_vec())
+    checked_id(identity.id?, body).ok().map(|id| id.of(body).to_vec())
+}
+
+/// The one member of a message that an answer needs, and those of messages that get none.
+#[derive(Default)]
+struct Identity {
+    id: Option<Span>,
+    result: Option<Span>,
+    error: Option<Span>,
+}
+
+impl Members for Identity {
+    fn member(&mut self, name: &[u8], value: &mut Scanner<'_>) -> Result<(), McpError> {
+        match name {
+            b"id" => value.once(&mut self.id),
+            b"result" => value.once(&mut self.result),
+            b"error" => value.once(&mut self.error),
+            _ => value.skip(),
+        }
+    }
 }
 
 /// A message's own members.

@@ -176,6 +176,8 @@ impl Client {
             self.buffer.grow(&core.buffers, 2 * self.buffer.len());
         }
         match self.socket.try_read(self.buffer.space()) {
+            // Our own end, when the body's last bytes came in the very tick in which they were due.
+            Ok(0) if self.socket.deadline.expired() => Ok(false),
             Ok(0) => Err(ProxyError::ClientGone),
             Ok(read) => {
                 self.buffer.advance(read);

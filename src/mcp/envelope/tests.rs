@@ -101,6 +101,9 @@ fn p_032_a_second_copy_of_a_member_is_refused() {
     }
     for body in bodies {
         assert_eq!(parse(&body).err(), Some(McpError::Members), "{body}");
+        // Its refusal carries the id all the same, if that is no matter of doubt itself.
+        let ids = body.matches(r#""id":"#).count() + body.matches(r#""i\u0064":"#).count();
+        assert_eq!(request_id(body.as_bytes()).is_some(), ids == 1, "{body}");
     }
     let unread = format!(r#"{{{first},"x":1,"x":2,"params":{{"arguments":{{"name":1,"name":2}}}}}}"#);
     assert!(parse(&unread).is_ok());
