@@ -6,7 +6,7 @@
 //!
 //! Own code, because the derived form of a JSON library had to be mended from outside in each of these
 //! points (recursion, arrays taken for objects, copies of escaped strings, a panic on bad UTF-8), and
-//! took four times the instructions (a `tools/call` of 150 bytes: 5,300 against 1,300).
+//! took 1.4 times the instructions; 4 times for what a request asks, which it read a second time.
 
 use std::borrow::Cow;
 use std::ops::Range;

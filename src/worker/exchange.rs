@@ -612,6 +612,10 @@ fn refresh_later(core: &Rc<Core>, errand: Errand, asking: &Asking, stale: Answer
     let worker = Rc::clone(core);
     let work = async move {
         monoio::time::sleep(pause).await;
+        // Who asked meanwhile and had nothing may have brought one.
+        if let Found::Fresh(_) = worker.sharing.find(&question, scope, clock::now()) {
+            return;
+        }
         let mut waiting = worker.sharing.take_seat(&question, scope, errand.terms.validity.epoch());
         // Who comes second has nothing to do: the answer lands in the cache.
         if let Turn::Lead(leading) = poll_fn(|cx| waiting.poll(cx)).await {
