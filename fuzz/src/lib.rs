@@ -18,17 +18,22 @@ use ringway::relay::reframe;
 /// Small, so that inputs of a few hundred bytes reach them.
 pub const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 1024, target_bytes_max: 128, headers_max: 16 };
 
-/// Fields that reach a backend as they came.
-const PASSED_ON: &[FieldKind] = &[
-    FieldKind::Other,
-    FieldKind::ContentType,
-    FieldKind::TraceParent,
-    FieldKind::TraceState,
-    FieldKind::McpSessionId,
-    FieldKind::McpProtocolVersion,
-    FieldKind::McpMethod,
-    FieldKind::McpName,
-];
+/// Whether fields of this kind reach a backend as they came.
+fn is_passed_on(kind: FieldKind) -> bool {
+    !matches!(
+        kind,
+        FieldKind::Host
+            | FieldKind::ContentLength
+            | FieldKind::TransferEncoding
+            | FieldKind::Connection
+            | FieldKind::HopByHop
+            | FieldKind::Expect
+            | FieldKind::XForwardedFor
+            | FieldKind::XForwardedProto
+            | FieldKind::XForwardedHost
+            | FieldKind::Forwarded
+    )
+}
 
 /// Fields that we write in place of the client's.
 const OURS_TO_WRITE: &[&str] = &[
@@ -112,8 +117,7 @@ pub fn reencode(bytes: &[u8]) {
         for name in ["connection", "keep-alive", "te", "trailer", "upgrade", "expect", "proxy-authorization"] {
             assert_eq!(count(second.headers, name), 0, "{name}");
         }
-        let passed = |field: &&http::Field| PASSED_ON.contains(&field.kind);
-        let kept: Vec<http::Field> = head.fields().iter().filter(passed).copied().collect();
+        let kept: Vec<http::Field> = head.fields().iter().filter(|field| is_passed_on(field.kind)).copied().collect();
         let is_other =
             |(name, _): &Header| !OURS_TO_WRITE.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
         let seen: Vec<Header> = fields_of(second.headers).into_iter().filter(is_other).collect();
