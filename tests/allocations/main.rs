@@ -114,7 +114,7 @@ fn cases() -> [Case; 5] {
         // And the message.
         modern("envelope", "envelope", 2),
         // And the look into the answer, whether it says that the session is lost.
-        Case { name: "session", mode: "headers", ask: legacy, answer: RESULT, in_session: true, blocks_max: 3 },
+        Case { name: "session", mode: "headers", ask: legacy, answer: RESULT, in_session: true, blocks_max: 2 },
         // The future, that of sharing, the message, the question, the asker and its id.
         Case { name: "cached", mode: "headers", ask: Ask::list(), answer: LIST, in_session: false, blocks_max: 6 },
     ]
