@@ -74,10 +74,7 @@ impl Envelope {
     /// The first fault found; see [`McpError`]. A body that is no JSON may be refused for something
     /// else that came before its syntax error.
     pub fn parse(body: &[u8]) -> Result<Self, McpError> {
-        match json::array(body)? {
-            None => Self::message(body),
-            Some(messages) => Self::batch(body, &messages),
-        }
+        if body.trim_ascii_start().starts_with(b"[") { Self::batch(body) } else { Self::message(body) }
     }
 
     /// Reads one message, all of `body`.
@@ -111,15 +108,16 @@ impl Envelope {
     }
 
     /// Reads the messages of an array, each for itself.
-    fn batch(body: &[u8], messages: &[Span]) -> Result<Self, McpError> {
+    fn batch(body: &[u8]) -> Result<Self, McpError> {
         let mut asks = None;
-        for message in messages {
-            let message = Self::message(message.of(body))?;
+        json::array(body, |message| {
+            let message = Self::message(message)?;
             if message.method == MethodLabel::Initialize {
                 return Err(McpError::BatchInitialize);
             }
             asks = Some(asks == Some(true) || message.kind == Kind::Request);
-        }
+            Ok(())
+        })?;
         let asks = asks.ok_or(McpError::NotAMessage)?;
         Ok(Self::nameless(Kind::Batch { asks }))
     }

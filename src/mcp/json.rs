@@ -100,25 +100,26 @@ pub(super) fn object(body: &[u8], members: &mut impl Members) -> Result<(), McpE
     Err(McpError::NotAMessage)
 }
 
-/// The elements of a body that is an array, if it is one.
-pub(super) fn array(body: &[u8]) -> Result<Option<Vec<Span>>, McpError> {
-    if !body.trim_ascii_start().starts_with(b"[") {
-        return Ok(None);
-    }
+/// Hands over the elements of a body that has to be one array, each when all of the body is known to be
+/// JSON. No list of them: of small ones it would be many times as large as the body.
+pub(super) fn array(body: &[u8], mut element: impl FnMut(&[u8]) -> Result<(), McpError>) -> Result<(), McpError> {
     let mut scanner = Scanner::new(body)?;
-    let mut elements = Vec::new();
-    scanner.token()?;
+    scanner.skip()?;
+    scanner.end()?;
+    scanner.at = 0;
+    if scanner.token()? != b'[' {
+        return Err(McpError::NotAMessage);
+    }
     scanner.open()?;
     if scanner.token()? == b']' {
-        scanner.close();
-    } else {
-        elements.push(scanner.value()?);
-        while scanner.goes_on(b']')? {
-            elements.push(scanner.value()?);
+        return Ok(());
+    }
+    loop {
+        element(scanner.value()?.of(body))?;
+        if !scanner.goes_on(b']')? {
+            return Ok(());
         }
     }
-    scanner.end()?;
-    Ok(Some(elements))
 }
 
 /// A walk through a JSON text. A fault leaves it where it was found.
@@ -563,15 +564,25 @@ mod tests {
     #[test]
     fn elements_are_the_whole_array() {
         let of = |text: &str| {
-            let spans = array(text.as_bytes()).map(|spans| spans.map(|spans| spans.into_iter().map(Span::range)));
-            spans.map(|ranges| ranges.map(|ranges| ranges.map(|range| text[range].to_owned()).collect::<Vec<_>>()))
+            let mut elements = Vec::new();
+            array(text.as_bytes(), |element| {
+                elements.push(String::from_utf8(element.to_vec()).expect("UTF-8"));
+                Ok(())
+            })
+            .map(|()| elements)
         };
-        assert_eq!(of("[]"), Ok(Some(vec![])));
-        assert_eq!(of(r#" [ 1 ,[2, 3],{"a":[]}] "#), Ok(Some(vec!["1".into(), "[2, 3]".into(), r#"{"a":[]}"#.into()])));
-        assert_eq!(of("{}"), Ok(None));
+        assert_eq!(of("[]"), Ok(vec![]));
+        assert_eq!(of(r#" [ 1 ,[2, 3],{"a":[]}] "#), Ok(vec!["1".into(), "[2, 3]".into(), r#"{"a":[]}"#.into()]));
+        assert_eq!(of("{}"), Err(McpError::NotAMessage));
         for text in ["[", "[1", "[1,]", "[1]]", "[1]x", "[}"] {
             assert_eq!(of(text), Err(McpError::Syntax), "{text}");
         }
+        let mut seen = 0;
+        let count = |_: &[u8]| {
+            seen += 1;
+            Err(McpError::Id)
+        };
+        assert_eq!((array(b"[1,2]", count), seen), (Err(McpError::Id), 1));
     }
 
     #[test]
