@@ -17,7 +17,7 @@ use crate::support::mcp::{
     Ask, NO_CACHE, answer, answer_with, answers, error, field_of, gated, gated_of, herd, id_of, reader, reader_with,
     result, server, told,
 };
-use crate::support::{Backend, BlackHole, Client, Gate, Proxy, TempFile, eventually, json, refuses};
+use crate::support::{Backend, BlackHole, Client, Gate, Proxy, TempFile, eventually, json};
 
 const PRIVATE: &str = r#""ttlMs":0,"cacheScope":"private""#;
 const PUBLIC: &str = r#""ttlMs":0,"cacheScope":"public""#;
@@ -812,10 +812,7 @@ fn a_drain_lets_every_flight_land() {
     let asks = six_questions();
     let mut clients = proxy.ask_together(&asks);
     (0..6).for_each(|_| drop(backend.next_request()));
-    let (operator, address) = (proxy.operator(), proxy.address());
-    proxy.server().control.stop();
-    eventually("readiness is gone", || operator.ask("GET", "/readyz").status == 503);
-    eventually("nobody listens any more", || refuses(address));
+    proxy.begin_drain();
     release.store(true, Ordering::SeqCst);
     for response in answers(&mut clients, &asks) {
         assert_eq!((response.status, response.field("connection")), (200, Some("close")));

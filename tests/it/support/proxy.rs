@@ -11,6 +11,7 @@ use super::admin::Admin;
 use super::client::{Client, Response};
 use super::places::TempFile;
 use super::process::Process;
+use super::{eventually, refuses};
 
 /// A running proxy; dropped, it is stopped.
 pub(crate) struct Proxy {
@@ -80,6 +81,13 @@ impl Proxy {
     /// `ringway_refused_total` of one reason.
     pub(crate) fn refused(&self, reason: &str) -> f64 {
         self.operator().refused(reason)
+    }
+
+    /// Tells it to stop, and waits until every worker has begun to: each lets its listeners go as it does.
+    pub(crate) fn begin_drain(&mut self) {
+        let address = self.address();
+        self.server.control.stop();
+        eventually("nobody listens any more", || refuses(address));
     }
 
     /// Waits until no exchange is in flight and no client is connected.
