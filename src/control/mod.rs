@@ -7,10 +7,11 @@
 //!
 //! Whatever publishes a snapshot first takes its turn (`Control::turn`), so snapshots are built
 //! one after the other, each from the one before. What may block (name lookups) runs on helper
-//! threads with a deadline.
+//! threads with a deadline, what takes long (compiling) on one that stands back (`aside`).
 
 mod access;
 mod admin;
+mod aside;
 mod bell;
 mod fleet;
 mod gather;
@@ -33,7 +34,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use monoio::{LegacyDriver, RuntimeBuilder};
@@ -139,7 +140,7 @@ async fn serve(parts: ControlParts) -> io::Result<Exit> {
         admin: parts.admin,
         tick: parts.tick,
         started: clock::wall(),
-        config: RefCell::new(Rc::new(parts.config)),
+        config: RefCell::new(Arc::new(parts.config)),
         resolver: RefCell::new(parts.resolver),
         fleet: RefCell::new(parts.fleet),
         ledger: RefCell::new(Ledger::default()),
@@ -278,6 +279,7 @@ async fn supervise(control: Rc<Control>) {
             control.ledger.borrow_mut().retire(worker);
             control.count(|counters| counters.worker_restarts += 1);
         }
+        control.bury();
         monoio::time::sleep(SUPERVISE_EVERY).await;
     }
 }
@@ -295,12 +297,11 @@ struct Control {
     tick: Option<fn()>,
     /// Wall clock at the start, since the Unix epoch.
     started: Duration,
-    config: RefCell<Rc<Config>>,
+    config: RefCell<Arc<Config>>,
     resolver: RefCell<Resolver>,
     fleet: RefCell<Box<dyn Fleet>>,
     ledger: RefCell<Ledger>,
-    /// Snapshots that were in force, while somebody uses them.
-    former: RefCell<Vec<Weak<Snapshot>>>,
+    former: RefCell<Vec<Former>>,
     counters: Cell<Counters>,
     changing: Cell<bool>,
     draining: Cell<bool>,
@@ -309,6 +310,20 @@ struct Control {
     /// A successor serves, and answers operators too.
     handed_over: Cell<bool>,
     tasks: Tasks,
+}
+
+/// What was in force. Held until control is the last to have it: else a worker would be, and would take
+/// the snapshot of thousands of backends apart between two requests.
+struct Former {
+    snapshot: Arc<Snapshot>,
+    _config: Arc<Config>,
+}
+
+impl Former {
+    /// Whether a request in flight began with it, or a worker has yet to hear that it is over.
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.snapshot) > 1
+    }
 }
 
 /// What control itself counts.
@@ -325,8 +340,8 @@ struct Counters {
 
 impl Control {
     /// The configuration in force.
-    fn config(&self) -> Rc<Config> {
-        Rc::clone(&self.config.borrow())
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
     }
 
     /// Of both logs.
@@ -351,22 +366,26 @@ impl Control {
 
     /// Makes a snapshot the one in force. To be called in one's turn, with one that was built from
     /// the snapshot now in the cell.
-    fn publish(&self, config: Rc<Config>, snapshot: Snapshot) {
+    fn publish(&self, config: Arc<Config>, snapshot: Snapshot) {
         debug_assert!(self.changing.get(), "published out of turn");
         debug_assert_eq!(snapshot.generation, self.cell.load().generation + 1);
-        let former = self.cell.swap(Arc::new(snapshot));
-        self.former.borrow_mut().push(Arc::downgrade(&former));
-        drop(former);
-        self.snapshots();
-        self.config.replace(config);
+        let former = Former { snapshot: self.cell.swap(Arc::new(snapshot)), _config: self.config.replace(config) };
+        self.former.borrow_mut().push(former);
         self.command_all(|| Command::Refresh);
     }
 
     /// How many snapshots there are: the one in force, and those that requests in flight began with.
     fn snapshots(&self) -> usize {
-        let mut former = self.former.borrow_mut();
-        former.retain(|snapshot| snapshot.strong_count() > 0);
-        1 + former.len()
+        1 + self.former.borrow().iter().filter(|former| former.is_used()).count()
+    }
+
+    /// Takes apart what nobody uses any more.
+    fn bury(&self) {
+        let unused: Vec<_> = self.former.borrow_mut().extract_if(.., |former| !former.is_used()).collect();
+        if !unused.is_empty() {
+            // Without a thread it is taken apart here.
+            self.tasks.spawn(async move { drop(aside::aside(move || drop(unused)).await) });
+        }
     }
 
     fn command_all(&self, command: impl Fn() -> Command) {

@@ -5,26 +5,28 @@
 //! each gets the outcome of a read of the file that began after it was asked for.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
 use super::access::Output;
+use super::aside::aside;
 use super::{BoundListener, Control, Fleet, Source, resolve};
 use crate::clock;
 use crate::config::model::{AccessLog, Choice, Config, IoDriver};
 use crate::config::{self, ConfigError, Fault, Loaded};
-use crate::seam::{BuildError, Snapshot};
+use crate::seam::BuildError;
 
 /// A file that was written to so short a time ago may be half of what it will be, and half a file can
 /// be a good one. Far above what a writer needs between two writes.
 const QUIET: Duration = Duration::from_millis(30);
 
-/// How long files are waited for to become quiet.
+/// How long files are waited for to become quiet, once they have been read.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What became of a reload.
@@ -103,16 +105,17 @@ async fn attempt(control: &Control, path: &Path) -> Outcome {
         return Outcome::Refused(faults);
     }
     let known = resolve::resolve(control, &new).await;
-    // Names may have taken seconds.
+    let new = Arc::new(new);
+    let snapshot = match resolve::compile(control, &new, &known).await {
+        Ok(Ok(snapshot)) => snapshot,
+        Ok(Err(errors)) => {
+            return Outcome::Refused(errors.into_iter().map(|error| uncompiled(error, path)).collect());
+        }
+        Err(error) => return Outcome::Refused(vec![no_thread(&error, path)]),
+    };
     if control.draining.get() {
         return Outcome::Draining;
     }
-    let snapshot = match Snapshot::build(&new, &known.addresses(&new), Some(&control.cell.load())) {
-        Ok(snapshot) => snapshot,
-        Err(errors) => {
-            return Outcome::Refused(errors.into_iter().map(|error| uncompiled(error, path)).collect());
-        }
-    };
     let listen = ListenChange::between(&old.server.listen, &new.server.listen);
     let opened = open_access_log(&new.log.access, path);
     let (access_log, bound) = match (opened, bind_all(&**control.fleet.borrow(), &listen.added, path)) {
@@ -126,7 +129,7 @@ async fn attempt(control: &Control, path: &Path) -> Outcome {
     let generation = snapshot.generation;
     control.access_log.switch(access_log);
     resolve::adopt(control, known);
-    control.publish(Rc::new(new), snapshot);
+    control.publish(new, snapshot);
     let mut fleet = control.fleet.borrow_mut();
     if let Err(error) = fleet.adopt(bound) {
         error!(%error, "workers do not accept at the new addresses");
@@ -139,14 +142,17 @@ async fn attempt(control: &Control, path: &Path) -> Outcome {
 
 /// Loads the files as they are when nobody is writing to them.
 async fn load_quiet(path: &Path) -> Result<Loaded, ConfigError> {
-    let deadline = clock::now() + QUIET_WAIT_MAX;
+    let mut first_end = None;
     loop {
         let before = clock::wall();
-        let loaded = config::load_with(path, &config::process_variable);
+        let file = path.to_owned();
+        let loading = aside(move || config::load_with(&file, &config::process_variable));
+        let loaded = loading.await.unwrap_or_else(|error| Err(no_thread(&error, path).into()));
         let Some(file) = written_to(&files_of(path, &loaded), before) else {
             return loaded;
         };
-        if clock::now() >= deadline {
+        let now = clock::now();
+        if now >= *first_end.get_or_insert(now) + QUIET_WAIT_MAX {
             let problem = format!("has been written to all the time for {} ms", QUIET_WAIT_MAX.as_millis());
             let remedy = "write it elsewhere, then rename it".into();
             return Err(ConfigError { faults: vec![Fault { problem, remedy, ..fault_of(&file, "") }] });
@@ -196,6 +202,14 @@ fn unchangeable(old: &Config, new: &Config, path: &Path) -> Vec<Fault> {
     compare("server.io_driver", driver(old.server.io_driver), driver(new.server.io_driver));
     compare("admin.listen", admin(old.admin.listen), admin(new.admin.listen));
     faults
+}
+
+fn no_thread(error: &io::Error, path: &Path) -> Fault {
+    Fault {
+        problem: format!("no thread to load it on: {error}"),
+        remedy: "raise the limit of processes or threads".into(),
+        ..fault_of(path, "")
+    }
 }
 
 fn uncompiled(error: BuildError, path: &Path) -> Fault {

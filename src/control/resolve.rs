@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tracing::{error, info, warn};
 
+use super::aside::aside;
 use super::{Control, wait};
 use crate::clock;
 use crate::config::model::{Config, EndpointUrl};
-use crate::seam::Snapshot;
+use crate::seam::{BuildError, Snapshot};
 
 /// Lookups at once.
 const LOOKUPS_MAX: usize = 8;
@@ -144,6 +145,16 @@ pub(super) async fn keep_fresh(control: Rc<Control>) {
     }
 }
 
+/// Compiles a configuration beside the one in force. The outer error: there is no thread to do it on.
+pub(super) async fn compile(
+    control: &Control,
+    config: &Arc<Config>,
+    known: &Known,
+) -> io::Result<Result<Snapshot, Vec<BuildError>>> {
+    let (config, known, former) = (Arc::clone(config), known.clone(), control.cell.load_full());
+    aside(move || Snapshot::build(&config, &known.addresses(&config), Some(&former))).await
+}
+
 async fn refresh(control: &Control) {
     let _turn = control.turn().await;
     let config = control.config();
@@ -151,14 +162,16 @@ async fn refresh(control: &Control) {
     if known == control.resolver.borrow().known || control.draining.get() {
         return;
     }
-    match Snapshot::build(&config, &known.addresses(&config), Some(&control.cell.load())) {
-        Ok(snapshot) => {
+    match compile(control, &config, &known).await {
+        Ok(Ok(snapshot)) if !control.draining.get() => {
             info!(generation = snapshot.generation, "addresses of host names changed");
             adopt(control, known);
             control.publish(config, snapshot);
         }
+        Ok(Ok(_)) => {}
         // It was built from the same configuration before.
-        Err(faults) => error!(?faults, "new addresses cannot be put in force"),
+        Ok(Err(faults)) => error!(?faults, "new addresses cannot be put in force"),
+        Err(error) => error!(%error, "no thread to put new addresses in force on"),
     }
 }
 

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use sha2::{Digest, Sha256};
 
 use crate::coalesce::Epochs;
-use crate::config::model::{Backend, Config, EndpointUrl};
+use crate::config::model::{Backend, Config, EndpointUrl, Subscribe};
 use crate::seam::{Label, Names};
 
 /// Identity of one endpoint for the life of the process.
@@ -60,6 +60,9 @@ impl Cluster {
 pub struct ClusterTable {
     clusters: Vec<Arc<Cluster>>,
     by_name: AHashMap<Arc<str>, usize>,
+    endpoints: AHashSet<EndpointId>,
+    /// Places of those whose changes are listened for.
+    subscribed: Vec<usize>,
 }
 
 /// Ids are never used again: a worker's state for an old endpoint can not be taken for a new one's.
@@ -83,18 +86,29 @@ impl ClusterTable {
                 .flat_map(|url| addresses.get(url).into_iter().flatten().map(move |address| (url, *address)))
                 .map(|(url, address)| keep_or_make(old, name, backend.session_generation, url, address))
                 .collect();
-            let name: Arc<str> = Arc::from(name.as_str());
-            table.by_name.insert(Arc::clone(&name), table.clusters.len());
             let unchanged = old.filter(|old| old.backend == *backend && old.endpoints == endpoints);
-            table.clusters.push(Arc::new(Cluster {
-                label: names.intern(&name),
-                epochs: unchanged.map(|old| Arc::clone(&old.epochs)).unwrap_or_default(),
-                name,
-                endpoints,
-                backend: backend.clone(),
+            table.add(unchanged.map(Arc::clone).unwrap_or_else(|| {
+                Arc::new(Cluster {
+                    name: Arc::from(name.as_str()),
+                    label: names.intern(name),
+                    endpoints,
+                    backend: backend.clone(),
+                    epochs: Arc::default(),
+                })
             }));
         }
         table
+    }
+
+    fn add(&mut self, cluster: Arc<Cluster>) {
+        let place = self.clusters.len();
+        self.by_name.insert(Arc::clone(&cluster.name), place);
+        self.endpoints.extend(cluster.endpoints.iter().map(|endpoint| endpoint.id));
+        let cache = &cluster.backend.cache;
+        if cache.enabled && cache.subscribe != Subscribe::Off {
+            self.subscribed.push(place);
+        }
+        self.clusters.push(cluster);
     }
 
     /// A cluster's place by its backend's name.
@@ -118,6 +132,17 @@ impl ClusterTable {
     /// All, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         self.clusters.iter()
+    }
+
+    /// Those whose changes are listened for, see [`crate::config::model::Cache::subscribe`].
+    pub fn subscribed(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.subscribed.iter().map(|place| self.at(*place))
+    }
+
+    /// Whether an endpoint belongs to one of them.
+    #[must_use]
+    pub fn has_endpoint(&self, id: EndpointId) -> bool {
+        self.endpoints.contains(&id)
     }
 
     /// How many.

@@ -5,11 +5,11 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 
 use super::balance::{Affinity, Candidate, choose};
 use super::connect::connect;
-use super::{Cluster, Endpoint, EndpointId, UpstreamError};
+use super::{Cluster, ClusterTable, Endpoint, EndpointId, UpstreamError};
 use crate::clock::Tick;
 use crate::config::model::Backend;
 use crate::http::{Deadlines, Socket};
@@ -231,9 +231,8 @@ impl Upstreams {
     }
 
     /// Forgets endpoints that a new snapshot does not have, and closes what led there.
-    pub fn keep_only<'a>(&self, clusters: impl Iterator<Item = &'a Arc<Cluster>>) {
-        let known: AHashSet<_> = clusters.flat_map(|cluster| &cluster.endpoints).map(|endpoint| endpoint.id).collect();
-        self.endpoints.borrow_mut().retain(|id, _| known.contains(id));
+    pub fn keep_only(&self, clusters: &ClusterTable) {
+        self.endpoints.borrow_mut().retain(|id, _| clusters.has_endpoint(*id));
     }
 
     /// Closes every idle connection.

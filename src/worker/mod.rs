@@ -127,7 +127,7 @@ async fn obey(core: &Rc<Core>, acceptors: &mut Acceptors, mut mailbox: Mailbox) 
             match command {
                 // Requests find the newest snapshot themselves; this lets go of what it lacks.
                 Command::Refresh => {
-                    core.upstreams.keep_only(core.snapshot().clusters.iter());
+                    core.upstreams.keep_only(&core.snapshot().clusters);
                     subscriptions.follow(core);
                 }
                 Command::Listen(listeners) => acceptors.add_all(listeners),

@@ -52,12 +52,8 @@ impl Subscriptions {
     /// Starts what the snapshot in force asks of this worker, and ends what it does not.
     pub(super) fn follow(&self, core: &Rc<Core>) {
         let snapshot = core.snapshot();
-        let wanted = |cluster: &&Arc<Cluster>| {
-            let cache = &cluster.backend.cache;
-            cache.enabled && cache.subscribe != Subscribe::Off && core.sharing.owns(cluster.name.as_bytes())
-        };
-        let wanted: AHashMap<u64, &Arc<Cluster>> =
-            snapshot.clusters.iter().filter(wanted).map(|cluster| (cluster.epochs.id, cluster)).collect();
+        let ours = snapshot.clusters.subscribed().filter(|cluster| core.sharing.owns(cluster.name.as_bytes()));
+        let wanted: AHashMap<u64, &Arc<Cluster>> = ours.map(|cluster| (cluster.epochs.id, cluster)).collect();
         let mut running = self.0.borrow_mut();
         running.retain(|id, _| wanted.contains_key(id));
         for (id, cluster) in wanted {
