@@ -293,7 +293,10 @@ impl Witness {
 
 /// What a message has in it that is worth parsing; built once, as that costs more than the search.
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
-static NOTIFICATION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"notifications/"));
+/// How the methods end that [`Epochs::notified`] knows. Without their slashes, which some write as `\/`;
+/// and most notifications tell of progress.
+static CHANGES: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| [b"list_changed".as_slice(), b"updated"].map(Finder::new));
 
 /// Makes void what a message says has changed: a notification does (P-066), or an error (P-067).
 pub(super) fn see_message(epochs: &Epochs, asked: MethodLabel, message: &[u8]) -> Option<Invalidation> {
@@ -311,7 +314,7 @@ pub(super) fn see_message(epochs: &Epochs, asked: MethodLabel, message: &[u8]) -
         epochs.advance(Slot::of(MethodLabel::ToolsList, b""));
         return Some(reason);
     }
-    NOTIFICATION.find(message)?;
+    CHANGES.iter().find_map(|change| change.find(message))?;
     let envelope = Envelope::parse(message).ok()?;
     let uri = envelope.named(NameField::Uri, message).unwrap_or_default();
     epochs.notified(envelope.method, uri).then_some(Invalidation::Notification)

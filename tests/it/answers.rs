@@ -338,17 +338,25 @@ fn p_066_a_change_told_on_a_relayed_stream_makes_the_list_void() {
     let mut listener = proxy.client();
     listener.send(GET);
     listener.head();
-    let note = event(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
-    // In two pieces, as streams come.
-    let (one, other) = note.split_at(40);
-    tell.send(chunk(one)).unwrap();
-    tell.send(chunk(other)).unwrap();
-    let mut came = client_text(&mut listener, note.len());
-    came.truncate(note.len());
-    assert_eq!(came, note);
-    assert_eq!(number(&proxy, &tools), 2, "asked anew");
-    assert_eq!(number(&proxy, &prompts), 1, "not what did not change");
-    assert_eq!(proxy.metric("ringway_cache_invalidations_total{reason=\"notification\"}"), 1.0);
+    let told = |proxy: &Proxy| proxy.metric("ringway_cache_invalidations_total{reason=\"notification\"}");
+    for (asked, method) in [(2, "notifications/tools/list_changed"), (3, r"notifications\/tools\/list_changed")] {
+        let note = event(format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#));
+        // In two pieces, as streams come.
+        let (one, other) = note.split_at(40);
+        tell.send(chunk(one)).unwrap();
+        tell.send(chunk(other)).unwrap();
+        assert_eq!(client_text(&mut listener, note.len()), note);
+        assert_eq!(number(&proxy, &tools), asked, "{method}: asked anew");
+        assert_eq!(number(&proxy, &prompts), 1, "not what did not change");
+        assert_eq!(told(&proxy), (asked - 1) as f64);
+    }
+    for other in ["notifications/progress", "notifications/resources/updated"] {
+        let note = event(format!(r#"{{"jsonrpc":"2.0","method":"{other}","params":{{"uri":"u:1"}}}}"#));
+        tell.send(chunk(&note)).unwrap();
+        assert_eq!(client_text(&mut listener, note.len()), note);
+        assert_eq!((number(&proxy, &tools), number(&proxy, &prompts)), (3, 1), "{other}");
+    }
+    assert_eq!(told(&proxy), 3.0);
 }
 
 /// So many bytes of a chunked stream.
