@@ -73,30 +73,23 @@ impl Reply {
         self.id.map(|span| span.of(body))
     }
 
-    /// The same answer to another request: with that request's id (JSON text), and `ttl_ms` in place
-    /// of what was left when it came, if it said anything (P-065). Every other byte is the backend's.
+    /// The same answer to another request, piece by piece: with that request's id, and `ttl_ms` in place
+    /// of what was left when it came, if it said anything (P-065). Both are JSON text. Every other byte
+    /// is the backend's.
     ///
-    /// `body` is the one that was parsed. A body without an id is copied as it is.
-    pub fn splice(&self, body: &[u8], id: &[u8], ttl_ms: u64, out: &mut Vec<u8>) {
-        let mut digits = itoa::Buffer::new();
-        let ttl_text = digits.format(ttl_ms).as_bytes();
-        let mut edits = [self.id.map(|span| (span, id)), self.ttl.map(|span| (span, ttl_text))];
-        edits.sort_unstable_by_key(|edit| edit.map(|(span, _)| span.range().start));
-        let mut from = 0;
-        for (span, text) in edits.into_iter().flatten() {
-            out.extend_from_slice(&body[from..span.range().start]);
-            out.extend_from_slice(text);
-            from = span.range().end;
-        }
-        out.extend_from_slice(&body[from..]);
-    }
-
-    /// How long [`Reply::splice`] makes it.
+    /// `body` is the one that was parsed. A body without an id stays as it is.
     #[must_use]
-    pub fn spliced_len(&self, body: &[u8], id: &[u8], ttl_ms: u64) -> usize {
-        let id_len = self.id.map_or(0, |span| id.len() as isize - span.range().len() as isize);
-        let ttl_len = |span: Span| itoa::Buffer::new().format(ttl_ms).len() as isize - span.range().len() as isize;
-        body.len().saturating_add_signed(id_len + self.ttl.map_or(0, ttl_len))
+    pub fn splice<'a>(&self, body: &'a [u8], id: &'a [u8], ttl_ms: &'a [u8]) -> [&'a [u8]; 5] {
+        // Without a place for it a text takes none: at the end, and empty.
+        let edit = |span: Option<Span>, text| match span {
+            Some(span) => (span.range(), text),
+            None => (body.len()..body.len(), &[] as &[u8]),
+        };
+        let (mut first, mut second) = (edit(self.id, id), edit(self.ttl, ttl_ms));
+        if second.0.start < first.0.start {
+            std::mem::swap(&mut first, &mut second);
+        }
+        [&body[..first.0.start], first.1, &body[first.0.end..second.0.start], second.1, &body[second.0.end..]]
     }
 }
 
@@ -212,10 +205,8 @@ mod tests {
 
     fn spliced(body: &str, id: &str, ttl_ms: u64) -> String {
         let reply = parse(body).expect("a reply");
-        let mut out = Vec::new();
-        reply.splice(body.as_bytes(), id.as_bytes(), ttl_ms, &mut out);
-        assert_eq!(out.len(), reply.spliced_len(body.as_bytes(), id.as_bytes(), ttl_ms));
-        String::from_utf8(out).expect("UTF-8")
+        let copy = reply.splice(body.as_bytes(), id.as_bytes(), ttl_ms.to_string().as_bytes()).concat();
+        String::from_utf8(copy).expect("UTF-8")
     }
 
     #[test]

@@ -50,8 +50,9 @@ impl Refusal<'_> {
 
 /// Writes an answer that was made for somebody else, for the request of this id.
 pub(super) fn shared(out: &mut Vec<u8>, answer: &Shared, id: &[u8], now: Instant, persistence: Persistence) {
-    let ttl_ms = answer.ttl_ms_left(now);
-    let mut length = itoa::Buffer::new();
+    let mut ttl_ms = itoa::Buffer::new();
+    let body = answer.reply.splice(&answer.body, id, ttl_ms.format(answer.ttl_ms_left(now)).as_bytes());
+    let length: usize = body.iter().map(|piece| piece.len()).sum();
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(answer.status).as_bytes());
     out.push(b' ');
@@ -60,9 +61,9 @@ pub(super) fn shared(out: &mut Vec<u8>, answer: &Shared, id: &[u8], now: Instant
     out.extend_from_slice(&answer.head);
     out.extend_from_slice(persistence.line());
     out.extend_from_slice(b"Content-Length: ");
-    out.extend_from_slice(length.format(answer.reply.spliced_len(&answer.body, id, ttl_ms)).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n\r\n");
-    answer.reply.splice(&answer.body, id, ttl_ms, out);
+    body.iter().for_each(|piece| out.extend_from_slice(piece));
 }
 
 /// The answer to a message that nobody answers.
