@@ -40,9 +40,12 @@ pub(super) fn template(peer: Peer) -> Option<(&'static str, &'static str)> {
         Peer::Agentgateway => ("agentgateway.yaml", include_str!("../../peers/agentgateway.yaml")),
         Peer::Envoy => ("envoy.yaml", include_str!("../../peers/envoy.yaml")),
         Peer::Monolake => ("monolake.toml", include_str!("../../peers/monolake.toml")),
-        Peer::Ringway | Peer::RingwayEpoll | Peer::RingwayStream | Peer::RingwayEnvelope | Peer::Ringway2 => {
-            ("ringway.toml", include_str!("../../peers/ringway.toml"))
-        }
+        Peer::Ringway
+        | Peer::RingwayEpoll
+        | Peer::RingwayStream
+        | Peer::RingwayEnvelope
+        | Peer::Ringway2
+        | Peer::RingwayPgo => ("ringway.toml", include_str!("../../peers/ringway.toml")),
     })
 }
 

@@ -36,6 +36,8 @@ pub enum Peer {
     #[value(name = "ringway-2")]
     #[serde(rename = "ringway-2")]
     Ringway2,
+    /// The Ringway that RINGWAY_PGO names: one that scripts/pgo has built
+    RingwayPgo,
     /// mcp-proxy, from crates.io
     McpProxy,
     /// mcp-gateway, from crates.io
@@ -63,7 +65,7 @@ impl Peer {
         self.to_possible_value().expect("no variant is skipped").get_name().to_owned()
     }
 
-    /// The peers of a run that names none: a rival that a variable names takes part because it is named.
+    /// The peers of a run that names none: one that a variable names takes part because it is named.
     pub fn default_set(rivals: Rivals, quick: bool) -> Vec<Peer> {
         let takes_part = |peer: &Peer| match peer {
             Peer::McpProxy | Peer::McpGateway => rivals == Rivals::Full,
@@ -75,7 +77,7 @@ impl Peer {
 
     pub fn is_ringway(self) -> bool {
         use Peer::*;
-        matches!(self, Ringway | RingwayEpoll | RingwayStream | RingwayEnvelope | Ringway2)
+        matches!(self, Ringway | RingwayEpoll | RingwayStream | RingwayEnvelope | Ringway2 | RingwayPgo)
     }
 
     pub fn is_relay(self) -> bool {
@@ -93,7 +95,8 @@ impl Peer {
     pub fn is_of_interest(self, case: Case) -> bool {
         let Case::Load(Load { workload, connections, .. }) = case else {
             // In memory and in a fleet the way through a request makes no difference.
-            return !matches!(self, Peer::NginxBig | Peer::RingwayStream | Peer::RingwayEnvelope | Peer::Ringway2);
+            use Peer::{NginxBig, Ringway2, RingwayEnvelope, RingwayPgo, RingwayStream};
+            return !matches!(self, NginxBig | RingwayStream | RingwayEnvelope | Ringway2 | RingwayPgo);
         };
         match self {
             Peer::NginxBig => workload.body_bytes_min() > 8 * 1024,
@@ -131,9 +134,11 @@ impl Peer {
         if self == Peer::McpProxy { "mock/lookup" } else { TOOL }
     }
 
-    /// The variable that names the binary of a rival which no registry offers.
+    /// The variable that names the binary of a peer which is neither built from this tree nor offered by
+    /// a registry.
     pub fn variable(self) -> Option<&'static str> {
         match self {
+            Peer::RingwayPgo => Some("RINGWAY_PGO"),
             Peer::Agentgateway => Some("RINGWAY_RIVAL_AGENTGATEWAY"),
             Peer::Envoy => Some("RINGWAY_RIVAL_ENVOY"),
             Peer::Monolake => Some("RINGWAY_RIVAL_MONOLAKE"),

@@ -154,8 +154,8 @@ fn program(peer: Peer, setting: &Setting) -> Result<String> {
             ensure!(path.is_file(), "{} is not there: `loadtest/run.sh --rivals full` builds it", path.display());
             text(&path)
         }
-        Peer::Agentgateway | Peer::Envoy | Peer::Monolake => {
-            let variable = peer.variable().expect("these three have one");
+        Peer::Agentgateway | Peer::Envoy | Peer::Monolake | Peer::RingwayPgo => {
+            let variable = peer.variable().expect("these have one");
             let path = std::env::var(variable).ok().filter(|path| !path.is_empty());
             let path = path.with_context(|| format!("set {variable} to the path of its binary"))?;
             ensure!(Path::new(&path).is_file(), "{variable}: there is no file {path}");

@@ -39,6 +39,7 @@ pub fn colour(peer: Peer) -> RGBColor {
         Peer::RingwayStream => (224, 49, 49),
         Peer::RingwayEnvelope => (214, 51, 108),
         Peer::Ringway2 => (255, 135, 135),
+        Peer::RingwayPgo => (166, 30, 77),
         Peer::McpProxy => (12, 133, 153),
         Peer::McpGateway => (102, 217, 232),
         Peer::Agentgateway => (95, 61, 196),
