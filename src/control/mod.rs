@@ -316,7 +316,7 @@ struct Control {
 /// the snapshot of thousands of backends apart between two requests.
 struct Former {
     snapshot: Arc<Snapshot>,
-    _config: Arc<Config>,
+    config: Arc<Config>,
 }
 
 impl Former {
@@ -369,7 +369,7 @@ impl Control {
     fn publish(&self, config: Arc<Config>, snapshot: Snapshot) {
         debug_assert!(self.changing.get(), "published out of turn");
         debug_assert_eq!(snapshot.generation, self.cell.load().generation + 1);
-        let former = Former { snapshot: self.cell.swap(Arc::new(snapshot)), _config: self.config.replace(config) };
+        let former = Former { snapshot: self.cell.swap(Arc::new(snapshot)), config: self.config.replace(config) };
         self.former.borrow_mut().push(former);
         self.command_all(|| Command::Refresh);
     }
@@ -384,7 +384,8 @@ impl Control {
         let unused: Vec<_> = self.former.borrow_mut().extract_if(.., |former| !former.is_used()).collect();
         if !unused.is_empty() {
             // Without a thread it is taken apart here.
-            self.tasks.spawn(async move { drop(aside::aside(move || drop(unused)).await) });
+            let backends = unused.iter().map(|former| former.config.backends.len()).max().unwrap_or_default();
+            self.tasks.spawn(async move { drop(aside::aside(backends, move || drop(unused)).await) });
         }
     }
 

@@ -91,7 +91,7 @@ async fn attempt(control: &Control, path: &Path) -> Outcome {
         return Outcome::Draining;
     }
     let old = control.config();
-    let new = match load_quiet(path).await {
+    let new = match load_quiet(path, old.backends.len()).await {
         Ok(loaded) => {
             for note in loaded.notes {
                 warn!(note, "configuration note");
@@ -140,13 +140,13 @@ async fn attempt(control: &Control, path: &Path) -> Outcome {
     Outcome::Done(generation)
 }
 
-/// Loads the files as they are when nobody is writing to them.
-async fn load_quiet(path: &Path) -> Result<Loaded, ConfigError> {
+/// Loads the files as they are when nobody is writing to them; about so many backends are expected.
+async fn load_quiet(path: &Path, backends: usize) -> Result<Loaded, ConfigError> {
     let mut first_end = None;
     loop {
         let before = clock::wall();
         let file = path.to_owned();
-        let loading = aside(move || config::load_with(&file, &config::process_variable));
+        let loading = aside(backends, move || config::load_with(&file, &config::process_variable));
         let loaded = loading.await.unwrap_or_else(|error| Err(no_thread(&error, path).into()));
         let Some(file) = written_to(&files_of(path, &loaded), before) else {
             return loaded;

@@ -152,7 +152,7 @@ pub(super) async fn compile(
     known: &Known,
 ) -> io::Result<Result<Snapshot, Vec<BuildError>>> {
     let (config, known, former) = (Arc::clone(config), known.clone(), control.cell.load_full());
-    aside(move || Snapshot::build(&config, &known.addresses(&config), Some(&former))).await
+    aside(config.backends.len(), move || Snapshot::build(&config, &known.addresses(&config), Some(&former))).await
 }
 
 async fn refresh(control: &Control) {
