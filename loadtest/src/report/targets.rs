@@ -50,7 +50,7 @@ use Bound::{AtLeast, AtMost};
 use Figure::{AddedP50, EventP50Beyond, Fleet, MemoryEach, Ratio};
 use Measure::{Cpu, EventP50, EventP99, P99, P999, Throughput};
 use Peer::{
-    Direct, Haproxy, McpGateway, McpProxy, Nginx, RelayUring, Ringway, Ringway2, RingwayEnvelope, RingwayEpoll,
+    Direct, Envoy, Haproxy, McpGateway, McpProxy, Nginx, RelayUring, Ringway, Ringway2, RingwayEnvelope, RingwayEpoll,
     RingwayPgo, RingwayStream,
 };
 
@@ -112,7 +112,7 @@ const fn target(case: &'static str, figure: Figure, bound: Bound) -> Target {
 
 /// Whose CPU the plot compares, and in which case.
 const PLOT_CASE: &str = "call@32";
-const PLOT_PEERS: [Peer; 6] = [RelayUring, Ringway, Haproxy, Nginx, McpProxy, McpGateway];
+const PLOT_PEERS: [Peer; 7] = [RelayUring, Ringway, Haproxy, Nginx, Envoy, McpProxy, McpGateway];
 
 /// The cases that anything is promised about.
 pub fn cases() -> Vec<&'static str> {
