@@ -31,7 +31,7 @@ pub(super) struct Download {
     pub(super) framing: Framing,
     pub(super) wait: AnswerWait,
     pub(super) witness: Option<Witness>,
-    /// Of a stream of events.
+    /// Of a stream of events in whose silence there is something to say.
     pub(super) events: Option<Events>,
 }
 
@@ -215,8 +215,11 @@ impl Exchange<'_> {
             (true, false) => core.deadlines.now().after(backend.stream_timeout),
         };
         let may_comment = framing == Framing::Chunked || framing == Framing::UntilClose;
-        let events = is_stream && may_comment && answer.field(bytes, b"content-encoding").is_none();
+        let may_say = is_stream && may_comment && answer.field(bytes, b"content-encoding").is_none();
         let comments = is_listen || backend.keep_alive_streams == KeepAliveStreams::All;
+        let keep_alive = if comments { backend.keep_alive } else { Duration::ZERO };
+        let farewell = self.farewell.clone().filter(|_| is_listen);
+        let has_something = farewell.is_some() || !keep_alive.is_zero();
         let epochs = &way.cluster.epochs;
         Download {
             decoder: BodyDecoder::new(length),
@@ -228,11 +231,11 @@ impl Exchange<'_> {
                 false if asked == MethodLabel::ToolsCall => Some(Witness::of_answer(epochs, asked)),
                 false => None,
             },
-            events: events.then(|| Events {
+            events: (may_say && has_something).then(|| Events {
                 boundaries: Boundaries::default(),
                 alarm: core.alarms.add(),
-                keep_alive: if comments { backend.keep_alive } else { Duration::ZERO },
-                farewell: self.farewell.clone().filter(|_| is_listen),
+                keep_alive,
+                farewell,
             }),
         }
     }
