@@ -114,6 +114,8 @@ pub fn version(peer: Peer, setting: &Setting) -> Result<String> {
         Peer::McpProxy | Peer::McpGateway => return installed_version(&program(peer, setting)?, &peer.name(), setting),
         Peer::Nginx | Peer::NginxBig | Peer::Haproxy => &["-v"],
         _ if peer.is_ringway() => &["version"],
+        // With the long option it says more, as JSON.
+        Peer::Agentgateway => &["-V"],
         _ => &["--version"],
     };
     let program = program(peer, setting)?;
@@ -122,8 +124,9 @@ pub fn version(peer: Peer, setting: &Setting) -> Result<String> {
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     // Ringway says version and commit, a line each; all others say more than is of interest after the first.
-    let lines = said.lines().take(if peer.is_ringway() { 2 } else { 1 });
-    Ok(lines.map(str::trim).collect::<Vec<_>>().join(", "))
+    let lines = said.lines().map(|line| line.trim().trim_start_matches(&program).trim_start());
+    let lines = lines.filter(|line| !line.is_empty()).take(if peer.is_ringway() { 2 } else { 1 });
+    Ok(lines.collect::<Vec<_>>().join(", "))
 }
 
 /// As cargo has noted it down: mcp-proxy does not say its own.
