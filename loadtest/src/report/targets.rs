@@ -50,8 +50,8 @@ use Bound::{AtLeast, AtMost};
 use Figure::{AddedP50, EventP50Beyond, Fleet, MemoryEach, Ratio};
 use Measure::{Cpu, EventP50, EventP99, P99, P999, Throughput};
 use Peer::{
-    Direct, Envoy, Haproxy, McpGateway, McpProxy, Nginx, RelayUring, Ringway, Ringway2, RingwayEnvelope, RingwayEpoll,
-    RingwayPgo, RingwayStream,
+    Agentgateway, Direct, Envoy, Haproxy, McpGateway, McpProxy, Nginx, RelayUring, Ringway, Ringway2, RingwayEnvelope,
+    RingwayEpoll, RingwayPgo, RingwayStream,
 };
 
 const TARGETS: &[Target] = &[
@@ -90,10 +90,13 @@ const TARGETS: &[Target] = &[
     target("sse20-paced@32", Ratio(EventP99, Ringway, Nginx), AtMost(1.00)),
     target("call@32", Ratio(Cpu, Ringway, McpProxy), AtMost(1.0 / 8.0)),
     target("call@32", Ratio(Cpu, Ringway, McpGateway), AtMost(1.0 / 8.0)),
+    target("call@32", Ratio(Cpu, Ringway, Agentgateway), AtMost(1.0 / 8.0)),
     target("call@32", Ratio(Throughput, Ringway, McpProxy), AtLeast(6.0)),
     target("call@32", Ratio(Throughput, Ringway, McpGateway), AtLeast(6.0)),
+    target("call@32", Ratio(Throughput, Ringway, Agentgateway), AtLeast(6.0)),
     target("list@32", Ratio(Cpu, Ringway, McpProxy), AtMost(1.0 / 15.0)),
     target("list@32", Ratio(Cpu, Ringway, McpGateway), AtMost(1.0 / 15.0)),
+    target("list@32", Ratio(Cpu, Ringway, Agentgateway), AtMost(1.0 / 15.0)),
     target("call@32", Ratio(Cpu, RingwayEpoll, Ringway), AtMost(1.30)),
     target("call@32", Ratio(Cpu, RingwayEpoll, Nginx), AtMost(1.00)),
     // 1.7 times as much with twice as many: where the workers have no cores to themselves, CPU tells.
@@ -112,7 +115,7 @@ const fn target(case: &'static str, figure: Figure, bound: Bound) -> Target {
 
 /// Whose CPU the plot compares, and in which case.
 const PLOT_CASE: &str = "call@32";
-const PLOT_PEERS: [Peer; 7] = [RelayUring, Ringway, Haproxy, Nginx, Envoy, McpProxy, McpGateway];
+const PLOT_PEERS: [Peer; 8] = [RelayUring, Ringway, Haproxy, Nginx, Envoy, Agentgateway, McpProxy, McpGateway];
 
 /// The cases that anything is promised about.
 pub fn cases() -> Vec<&'static str> {
