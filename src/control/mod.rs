@@ -383,8 +383,8 @@ impl Control {
     fn bury(&self) {
         let unused: Vec<_> = self.former.borrow_mut().extract_if(.., |former| !former.is_used()).collect();
         if !unused.is_empty() {
-            // Without a thread it is taken apart here.
             let backends = unused.iter().map(|former| former.config.backends.len()).max().unwrap_or_default();
+            // Without a thread it is taken apart here.
             self.tasks.spawn(async move { drop(aside::aside(backends, move || drop(unused)).await) });
         }
     }
