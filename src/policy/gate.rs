@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use ahash::AHashSet;
+use memchr::memchr;
 
 use crate::config::model::Config;
 
@@ -39,8 +40,8 @@ impl Gate {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let server = &config.server;
-        let lower = |text: &str| text.to_ascii_lowercase().into_bytes().into_boxed_slice();
-        let public_host = server.public_url.as_deref().and_then(|url| url.split('/').nth(2)).map(host_name);
+        let lower = |text: &[u8]| text.to_ascii_lowercase().into_boxed_slice();
+        let public_authority = server.public_url.as_deref().and_then(|url| url.split('/').nth(2));
         let route_hosts = config.routes.iter().filter_map(|route| route.host.as_deref());
         let public_origin =
             server.public_url.as_deref().map(|url| url.split('/').take(3).collect::<Vec<_>>().join("/"));
@@ -48,9 +49,8 @@ impl Gate {
             origins: server
                 .allowed_origins
                 .iter()
-                .map(String::as_str)
-                .chain(public_origin.as_deref())
-                .map(lower)
+                .chain(&public_origin)
+                .map(|origin| lower(origin.as_bytes()))
                 .collect(),
             any_origin: server.allowed_origins.iter().any(|origin| origin == ANY),
             hosts: server
@@ -58,7 +58,8 @@ impl Gate {
                 .iter()
                 .map(String::as_str)
                 .chain(route_hosts)
-                .chain(public_host)
+                .map(str::as_bytes)
+                .chain(public_authority.map(|authority| host_name(authority.as_bytes())))
                 .map(lower)
                 .collect(),
             // Behind a proxy of the operator's own no browser is in front of us.
@@ -97,22 +98,27 @@ impl Gate {
         if self.any_host || host.is_empty() {
             return true;
         }
-        let Ok(name) = std::str::from_utf8(host).map(host_name) else {
-            return false;
-        };
-        // An address is not a name that could be made to mean something else.
-        name.parse::<IpAddr>().is_ok()
-            || name.eq_ignore_ascii_case("localhost")
-            || self.hosts.contains(name.to_ascii_lowercase().as_bytes())
+        let name = host_name(host);
+        // The usual ones first: reading an address takes as long as routing.
+        name == b"127.0.0.1"
+            || name.eq_ignore_ascii_case(b"localhost")
+            || is_address(name)
+            || self.hosts.contains(name.to_ascii_lowercase().as_slice())
     }
 }
 
+/// An address is not a name that could be made to mean something else.
+fn is_address(name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(|name| name.parse::<IpAddr>().is_ok())
+}
+
 /// Without port and brackets.
-fn host_name(authority: &str) -> &str {
-    match authority.strip_prefix('[') {
-        Some(literal) => literal.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    }
+fn host_name(authority: &[u8]) -> &[u8] {
+    let (name, end) = match authority.strip_prefix(b"[") {
+        Some(literal) => (literal, b']'),
+        None => (authority, b':'),
+    };
+    &name[..memchr(end, name).unwrap_or(name.len())]
 }
 
 #[cfg(test)]
