@@ -39,6 +39,13 @@ pub const BUFFER_TAILROOM_BYTES: usize = 16;
 /// Free buffers of each size that a worker keeps.
 pub const FREE_BUFFERS_MAX: usize = 64;
 
+/// A message that is sent with others when a turn of the loop ends; a larger one is sent at once, from the
+/// buffer it lies in.
+pub const POSTED_BYTES_MAX: usize = 16 * 1024;
+
+/// Such messages in a turn; what comes behind them is sent at once. 1 MiB for each worker.
+pub const POSTED_MAX: usize = 64;
+
 /// A backend's session id: a head that carries it sealed must stay far below its own limit.
 pub const SESSION_ID_BYTES_MAX: usize = 1024;
 

@@ -14,6 +14,7 @@ mod error;
 mod fields;
 mod head;
 mod io;
+mod outbox;
 mod shared;
 mod trace;
 
@@ -28,5 +29,6 @@ pub use error::HttpError;
 pub use fields::{Field, FieldKind, Span};
 pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Version};
 pub use io::Socket;
+pub use outbox::{Outbox, Rest};
 pub use shared::{shared_fields, varies_by_credential};
 pub use trace::{Trace, TraceIds, TraceParent};

@@ -315,10 +315,9 @@ impl Lease {
     /// Keeps the connection for another exchange. Only after an answer that ended cleanly, with
     /// nothing left over, on a connection that both sides keep open.
     pub fn release(&mut self, backend: &Backend) {
-        if self.poisoned {
-            return;
-        }
-        let Some(mut connection) = self.connection.take() else {
+        // A backend that answered before it had the whole request would take its rest for the next one.
+        let is_clean = |connection: &mut Connection| !self.poisoned && connection.socket.has_sent_all();
+        let Some(mut connection) = self.connection.take_if(is_clean) else {
             return;
         };
         let now = connection.socket.deadline.now();

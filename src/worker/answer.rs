@@ -19,6 +19,17 @@ pub(super) enum Sent {
     Answered,
 }
 
+/// Sends a request, or its beginning: with the turn's other messages if it is small.
+pub(super) async fn send_request(core: &Core, lease: &mut Lease, request: Vec<u8>) -> Sent {
+    if core.outbox.wants(lease.socket(), request.len()) {
+        core.outbox.post(lease.socket(), request);
+        return Sent::All;
+    }
+    let sent = write_upstream(lease, &request).await;
+    core.outbox.give(request);
+    sent
+}
+
 pub(super) async fn write_upstream(lease: &mut Lease, mut bytes: &[u8]) -> Sent {
     while !bytes.is_empty() {
         let writable = match lease.socket().try_write(bytes) {

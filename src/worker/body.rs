@@ -15,8 +15,6 @@ pub(super) struct RequestBody {
     /// Where the bytes of this request end in the client's buffer.
     pub(super) raw_end: usize,
     pub(super) framing: Framing,
-    /// Whether any byte went to a backend.
-    pub(super) sent: bool,
 }
 
 impl RequestBody {
@@ -35,7 +33,7 @@ impl RequestBody {
         }
         let prefix = head_length..head_length;
         let decoder = BodyDecoder::new(head.body);
-        let mut body = Self { decoder, prefix, raw_end: head_length, framing: Framing::None, sent: false };
+        let mut body = Self { decoder, prefix, raw_end: head_length, framing: Framing::None };
         body.advance(&mut client.buffer, head, limits)?;
         Ok(body)
     }
@@ -78,6 +76,6 @@ impl RequestBody {
     /// known to be one that only reads.
     pub(super) fn may_repeat(&self, method: Method, is_read: bool) -> bool {
         // A body that was streamed is not there any more.
-        !self.sent || ((method.is_idempotent() || is_read) && self.is_whole() && self.raw_end > 0)
+        (method.is_idempotent() || is_read) && self.is_whole() && self.raw_end > 0
     }
 }

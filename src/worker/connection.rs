@@ -62,18 +62,28 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) async fn serve(core: Rc<Core>, socket: Socket, peer: SocketAddr, on_loopback: bool, _admission: Admission) {
     let peer = peer.ip().to_canonical().to_string();
     let mut client = Client { socket, buffer: Buffer::default(), peer, on_loopback, session: None };
-    loop {
+    let end = loop {
         if client.buffer.is_empty() && !wait_idle(&core, &mut client).await {
-            return;
+            break Outcome::Abort;
         }
         // On the heap: a connection that waits must not carry the room that a request needs.
-        let outcome = Box::pin(serve_one(&core, &mut client)).await;
-        match outcome {
+        match Box::pin(serve_one(&core, &mut client)).await {
             Outcome::Keep => {}
-            Outcome::Close => return linger(&core, &mut client).await,
-            Outcome::Abort => return client.socket.shutdown(Shutdown::Both),
+            end => break end,
         }
+    };
+    // On the heap for the same reason.
+    Box::pin(finish(&core, &mut client, end)).await;
+}
+
+/// Ends a connection, when the client has taken what it reads slowly of the answers before.
+async fn finish(core: &Core, client: &mut Client, end: Outcome) {
+    let timeout = core.snapshot().limits.write_timeout;
+    let has_all = client.write(core, &[], timeout).await.is_ok();
+    if end == Outcome::Close && has_all {
+        return linger(core, client).await;
     }
+    client.socket.shutdown(Shutdown::Both);
 }
 
 /// Serves one request, or refuses what came in its place.
@@ -194,20 +204,50 @@ impl Client {
         self.buffer.append(bytes);
     }
 
-    /// Writes what the client takes at once, and gives the rest.
-    pub(super) fn write_at_once<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], ProxyError> {
-        match self.socket.try_write(bytes) {
-            Ok(taken) => Ok(&bytes[taken..]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(bytes),
-            Err(_) => Err(ProxyError::ClientGone),
+    /// Sends a whole answer: with the turn's other messages if it is small.
+    pub(super) async fn send(&mut self, core: &Core, answer: Vec<u8>, timeout: Duration) -> Result<(), ProxyError> {
+        if core.outbox.wants(&self.socket, answer.len()) {
+            core.outbox.post(&self.socket, answer);
+            return Ok(());
         }
+        let _queued = core.buffers.ledger.charge(answer.len());
+        self.write(core, &answer, timeout).await?;
+        core.outbox.give(answer);
+        Ok(())
+    }
+
+    /// Sends an answer's head and the payload that is there; `is_whole`: no more follows.
+    pub(super) async fn send_answer(
+        &mut self,
+        core: &Core,
+        mut head: Vec<u8>,
+        payload: &mut Buffer,
+        is_whole: bool,
+        timeout: Duration,
+    ) -> Result<(), ProxyError> {
+        if is_whole && core.outbox.wants(&self.socket, head.len() + payload.len()) {
+            head.extend_from_slice(payload.filled());
+            core.outbox.post(&self.socket, head);
+            return Ok(());
+        }
+        if payload.prepend(&head) {
+            core.outbox.give(head);
+        } else {
+            self.write(core, &head, timeout).await?;
+        }
+        self.write(core, payload.filled(), timeout).await
     }
 
     /// Writes to the client within `write_timeout_ms` for each stretch in which it takes nothing.
     pub(super) async fn write(&mut self, core: &Core, mut bytes: &[u8], timeout: Duration) -> Result<(), ProxyError> {
-        while !bytes.is_empty() {
+        loop {
             match self.socket.try_write(bytes) {
-                Ok(taken) => bytes = &bytes[taken..],
+                Ok(taken) => {
+                    bytes = &bytes[taken..];
+                    if bytes.is_empty() {
+                        return Ok(());
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.socket.deadline.set(core.deadlines.now().after(timeout));
                     self.socket.writable().await.map_err(|_| ProxyError::ClientGone)?;
@@ -216,7 +256,6 @@ impl Client {
                 Err(_) => return Err(ProxyError::ClientGone),
             }
         }
-        Ok(())
     }
 }
 

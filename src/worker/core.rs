@@ -17,7 +17,7 @@ use super::share::Sharing;
 use crate::clock::{self, Tick};
 use crate::config::model::{Limits, TraceHeaders};
 use crate::error::{ProxyError, Refusal};
-use crate::http::{BufferPool, Deadlines, HeadLimits, RequestHead, ResponseHead, Trace, TraceIds};
+use crate::http::{BufferPool, Deadlines, HeadLimits, Outbox, RequestHead, ResponseHead, Trace, TraceIds};
 use crate::limits;
 use crate::seam::{Counted, Snapshot, SnapshotCell, WorkerStats};
 use crate::server::Hooks;
@@ -36,8 +36,7 @@ pub(super) struct Core {
     pub(super) deadlines: Rc<Deadlines>,
     pub(super) alarms: Rc<Alarms>,
     pub(super) buffers: BufferPool,
-    /// Where heads are written before they are sent or put before a body. Never held over `.await`.
-    pub(super) scratch: RefCell<Vec<u8>>,
+    pub(super) outbox: Outbox,
     pub(super) upstreams: Upstreams,
     pub(super) sharing: Rc<Sharing>,
     /// Connections handed to other workers in this tick.
@@ -107,7 +106,7 @@ impl Core {
             deadlines,
             alarms: Rc::default(),
             buffers: BufferPool::default(),
-            scratch: RefCell::default(),
+            outbox: Outbox::default(),
             stats: RefCell::default(),
             draining: Cell::new(false),
             fall: Stop::default(),

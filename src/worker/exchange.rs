@@ -21,10 +21,10 @@ use super::core::{Core, Heads, InForce, head_limits};
 use super::download::{framing_for, leave};
 use super::fetch::{Errand, Fetched, fetch};
 use super::message::Asking;
-use super::panic::Guarded;
 use super::record::Record;
 use super::respond;
 use super::share::{Answer, Leading, Turn, Waiting};
+use super::spawn;
 use crate::clock::{self, Tick};
 use crate::coalesce::Found;
 use crate::config::model::{Backend, BodyMode};
@@ -322,7 +322,6 @@ impl<'a> Exchange<'a> {
                 record.sent = Some(sent);
                 record.answered = Some(answered);
                 record.status = Some(self.heads.answer.status);
-                self.body.sent = true;
                 self.relay_answer(way, &mut lease, &mut buffer, head_length, record).await
             }
         }
@@ -362,14 +361,9 @@ impl<'a> Exchange<'a> {
         record.status = Some(answer.status);
         record.response_bytes = answer.body.len() as u64;
         self.core.stats.borrow_mut().response_body_bytes += answer.body.len() as u64;
-        let unsent = {
-            let mut out = self.core.scratch.borrow_mut();
-            out.clear();
-            respond::shared(&mut out, answer, &asking.terms.id, record.started, persistence);
-            self.client.write_at_once(&out)?.to_vec()
-        };
-        let _queued = self.core.buffers.ledger.charge(unsent.len());
-        self.client.write(self.core, &unsent, self.snapshot.limits.write_timeout).await?;
+        let mut out = self.core.outbox.blank();
+        respond::shared(&mut out, answer, &asking.terms.id, record.started, persistence);
+        self.client.send(self.core, out, self.snapshot.limits.write_timeout).await?;
         Ok(if keep { Outcome::Keep } else { Outcome::Close })
     }
 
@@ -479,9 +473,8 @@ impl<'a> Exchange<'a> {
         }
         let token = self.session_for_client(way, lease, upstream_id);
         let mut download = self.download(way, length, framing, buffer.filled(), record.method);
-        let split_head = {
-            let mut out = core.scratch.borrow_mut();
-            out.clear();
+        let head = {
+            let mut out = core.outbox.blank();
             // Somebody in front of us must not hold events back (P-051).
             let unbuffered = is_stream && answer.field(buffer.filled(), b"x-accel-buffering").is_none();
             let more: &[u8] = if unbuffered { b"X-Accel-Buffering: no\r\n" } else { b"" };
@@ -494,17 +487,14 @@ impl<'a> Exchange<'a> {
             }
             core.stats.borrow_mut().response_body_bytes += buffer.len() as u64;
             record.response_bytes = download.decoder.payload_bytes();
-            if buffer.prepend(&out) { Vec::new() } else { out.clone() }
+            out
         };
         // While the client does not read, the backend is not read either, and owes us nothing.
         lease.socket().deadline.set(download.wait.whole);
-        let write = download.wait.write;
-        if self.client.write(core, &split_head, write).await.is_err()
-            || self.client.write(core, buffer.filled(), write).await.is_err()
-        {
+        let is_whole = download.decoder.is_done();
+        if self.client.send_answer(core, head, buffer, is_whole, download.wait.write).await.is_err() {
             return Ok(leave(core, self.client, record));
         }
-        drop(split_head);
         core.buffers.give(std::mem::take(buffer));
         let reusable = answer.keep_alive && length != BodyLength::UntilClose && self.body.is_whole();
         if !download.decoder.is_done() {
@@ -528,7 +518,7 @@ impl<'a> Exchange<'a> {
         let head = &self.heads.request;
         let keep = head.keep_alive && self.body.is_whole() && !self.core.lets_go();
         let answer = respond::accepted(Persistence::of(keep, head.version));
-        self.client.write(self.core, &answer, self.snapshot.limits.write_timeout).await?;
+        self.client.send(self.core, answer, self.snapshot.limits.write_timeout).await?;
         Ok(if keep { Outcome::Keep } else { Outcome::Close })
     }
 
@@ -633,16 +623,3 @@ fn refresh_later(core: &Rc<Core>, errand: Errand, asking: &Asking, stale: Answer
 
 /// Many replicas keep the same answers: they must not all refresh them at the same moment (P-069).
 const REFRESH_JITTER: Duration = Duration::from_millis(500);
-
-/// Runs work that belongs to no connection, fenced in like a connection. A drain waits for it.
-fn spawn(core: &Rc<Core>, work: impl Future<Output = ()> + 'static) {
-    let guarded = Guarded::new(work);
-    let core = Rc::clone(core);
-    let errand = core.count_errand();
-    monoio::spawn(async move {
-        if guarded.await.is_err() {
-            core.stats.borrow_mut().panics += 1;
-        }
-        drop(errand);
-    });
-}

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::answer::{HeadTerms, await_answer, end_of, write_upstream};
+use super::answer::{HeadTerms, await_answer, end_of, send_request};
 use super::core::{Core, Heads, head_limits};
 use crate::clock::{self, Tick};
 use crate::coalesce::{Refresh, Scope, Shared, Validity};
@@ -125,13 +125,13 @@ impl Errand {
 
     async fn send(&self, core: &Core, lease: &mut Lease) {
         lease.socket().deadline.set(core.deadlines.now().after(self.limits.write_timeout).min(self.due));
-        let mut out = Vec::with_capacity(self.tail.len() + 256);
+        let mut out = core.outbox.blank();
         let endpoint = lease.endpoint();
         let target = Target::at(&endpoint.authority, &endpoint.path, &self.rest, &self.query);
         http::request_line(&mut out, &self.method, &target);
         out.extend_from_slice(&self.tail);
         // How it went shows in the answer.
-        write_upstream(lease, &out).await;
+        send_request(core, lease, out).await;
     }
 }
 

@@ -81,6 +81,7 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
     acceptors.add_all(start.listeners.drain(..));
     spawn_own(&core, tick(Rc::clone(&core), start.index));
+    spawn_own(&core, send_posted(Rc::clone(&core)));
     let served = panic::Guarded::new(obey(&core, &mut acceptors, start.mailbox)).await;
     let ended = served.unwrap_or_else(|panic::Panicked| Err(io::Error::other("its main task panicked")));
     if ended.is_err() {
@@ -101,6 +102,19 @@ fn spawn_own(core: &Rc<Core>, task: impl Future<Output = ()> + 'static) {
         if guarded.await.is_err() {
             core.fall.tell();
         }
+    });
+}
+
+/// Runs work beside all connections, fenced in like one. A drain waits for it.
+fn spawn(core: &Rc<Core>, work: impl Future<Output = ()> + 'static) {
+    let guarded = panic::Guarded::new(work);
+    let core = Rc::clone(core);
+    let errand = core.count_errand();
+    monoio::spawn(async move {
+        if guarded.await.is_err() {
+            core.stats.borrow_mut().panics += 1;
+        }
+        drop(errand);
     });
 }
 
@@ -162,6 +176,7 @@ struct EndAll(Rc<Core>);
 
 impl Drop for EndAll {
     fn drop(&mut self) {
+        drop(self.0.outbox.send());
         self.0.deadlines.end_all();
         self.0.access.flush();
     }
@@ -220,6 +235,24 @@ async fn tick(core: Rc<Core>, worker: usize) {
             core.upstreams.sweep();
             core.sharing.sweep(clock::now());
             core.fit_cache();
+        }
+    }
+}
+
+/// Sends what the tasks of a turn have posted. Peers that do not take it whole are waited for apart.
+async fn send_posted(core: Rc<Core>) {
+    loop {
+        core.outbox.posted().await;
+        for rest in core.outbox.send() {
+            let charge = core.buffers.ledger.charge(rest.bytes());
+            let worker = Rc::clone(&core);
+            spawn(&core, async move {
+                let timeout = worker.snapshot().limits.write_timeout;
+                if !rest.send(&worker.deadlines, timeout).await {
+                    worker.count_refusal(Refusal::WriteTimeout);
+                }
+                drop(charge);
+            });
         }
     }
 }

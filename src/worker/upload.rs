@@ -2,33 +2,23 @@
 
 use std::io;
 
-use super::answer::{Sent, write_upstream};
+use super::answer::{Sent, send_request, write_upstream};
 use super::exchange::{Exchange, Way};
 use crate::config::model::BodyMode;
 use crate::error::ProxyError;
 use crate::http::{self, AcceptField, Buffer, Chunker, Forwarded, Framing, Method, Rewrite, SessionField, Target};
 use crate::relay::{Side, next_readable, reframe};
-use crate::upstream::{Lease, UpstreamError};
+use crate::upstream::Lease;
 
 impl Exchange<'_> {
     /// Sends head and body, or as much as the backend takes before it answers.
     pub(super) async fn send(&mut self, way: &Way<'_>, lease: &mut Lease) -> Result<(), ProxyError> {
         lease.socket().deadline.set(self.core.deadlines.now().after(self.snapshot.limits.write_timeout).min(way.due));
         self.ask_for_body().await?;
-        let unsent = {
-            let mut out = self.core.scratch.borrow_mut();
-            out.clear();
-            self.write_request(&mut out, way, lease);
-            match lease.socket().try_write(&out) {
-                Ok(taken) if taken == out.len() => Vec::new(),
-                Ok(taken) => out[taken..].to_vec(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => out.clone(),
-                Err(_) => return Err(UpstreamError::Closed.into()),
-            }
-        };
-        self.body.sent = true;
+        let mut request = self.core.outbox.blank();
+        self.write_request(&mut request, way, lease);
         self.core.stats.borrow_mut().request_body_bytes += self.body.prefix.len() as u64;
-        if write_upstream(lease, &unsent).await == Sent::All && !self.body.is_whole() {
+        if send_request(self.core, lease, request).await == Sent::All && !self.body.is_whole() {
             self.stream_body(way, lease).await?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use crate::support::backend::{EVENT_STREAM, FLOOD, LAST_CHUNK, STALL, chunk, event, send_until_stalled};
 use crate::support::client::{CALL, GET, post};
 use crate::support::random::Random;
-use crate::support::{Backend, Client, Gate, PATIENCE, Proxy, TempFile, json};
+use crate::support::{Backend, Client, Gate, PATIENCE, Proxy, TempFile, eventually, json};
 
 const MEGABYTE: usize = 1 << 20;
 
@@ -122,4 +122,72 @@ fn a_backend_that_does_not_read_stops_the_client() {
     assert!(grown < 8 * MEGABYTE, "one stalled upload holds {grown} bytes");
     gate.open();
     assert_eq!(client.response().text(), "\"enough\"");
+}
+
+/// Requests that a client sends before it reads any answer: more than the kernel holds answers for.
+const MANY: usize = 700;
+
+/// Answers with the request's number, and at a length that is sent with others when a turn of the loop ends.
+fn counting() -> Backend {
+    Backend::scripted(|exchange| {
+        while let Some(request) = exchange.request() {
+            let (_, number) = request.split_once("X-Number: ").unwrap();
+            exchange.send(json(&numbered(&number[..4])));
+        }
+    })
+}
+
+fn numbered(number: &str) -> String {
+    format!("\"{}\"", number.repeat(2500))
+}
+
+/// Sends so many requests, with `last_field` in the last of them, and gives how many the backend has had when
+/// no more come.
+fn ask_and_not_read(client: &mut Client, backend: &Backend, requests: usize, last_field: &str) -> usize {
+    backend.waiting_requests();
+    for number in 0..requests {
+        let field = if number + 1 == requests { last_field } else { "" };
+        client.send(GET.replace("\r\n\r\n", &format!("\r\n{field}X-Number: {number:04}\r\n\r\n")));
+    }
+    backend.requests_until_quiet_for(STALL)
+}
+
+#[test]
+fn a_client_that_asks_for_everything_first_and_reads_late_gets_every_answer_whole() {
+    let backend = counting();
+    let proxy = Proxy::builder().workers(1).limits("write_timeout_ms = 3600000").backend("b", &[backend.address()]);
+    let proxy = proxy.start();
+    let asked = |requests: usize| {
+        let mut client = Client::connect_narrow(proxy.address());
+        let asked = ask_and_not_read(&mut client, &backend, requests, "Connection: close\r\n");
+        for number in 0..requests {
+            let text = client.response().text();
+            assert!(text == numbered(&format!("{number:04}")), "answer {number} of {requests}");
+        }
+        assert!(client.ended());
+        asked
+    };
+    let held = asked(MANY);
+    assert!(held < MANY, "the kernel has room for all {MANY} answers");
+    // The last one fits, fits partly, or has to wait.
+    for requests in held - 3..=held {
+        asked(requests);
+    }
+}
+
+#[test]
+fn a_client_that_asks_and_never_reads_is_cut_off_whatever_it_has_not_taken() {
+    let backend = counting();
+    let proxy = Proxy::builder().workers(1).limits("write_timeout_ms = 300").backend("b", &[backend.address()]).start();
+    let mut first = Client::connect_narrow(proxy.address());
+    let held = ask_and_not_read(&mut first, &backend, MANY, "");
+    let mut others = Vec::new();
+    for requests in held - 3..=held {
+        let mut client = Client::connect_narrow(proxy.address());
+        ask_and_not_read(&mut client, &backend, requests, "");
+        others.push(client);
+    }
+    // What is left of an answer between two requests, too.
+    eventually("nothing is held for them", || proxy.metric("ringway_memory_bytes") == 0.0);
+    assert!(proxy.refused("write_timeout") >= 2.0);
 }

@@ -133,6 +133,11 @@ impl Backend {
         self.requests.try_iter().collect()
     }
 
+    /// Waits until none has come for that long: how many came since requests were last taken.
+    pub(crate) fn requests_until_quiet_for(&self, pause: Duration) -> usize {
+        std::iter::from_fn(|| self.requests.recv_timeout(pause).ok()).count()
+    }
+
     /// Waits for the next request that a script has read: head and body as they came.
     pub(crate) fn next_request(&self) -> String {
         self.requests.recv_timeout(PATIENCE).expect("a request at the backend")
