@@ -44,15 +44,15 @@ pub(super) struct Line {
     second: Cell<Option<Waker>>,
 }
 
-/// Waits for room on a line; there is one of them at a time.
-pub(super) struct Awaiting(Rc<Line>);
+/// Waits for room on a socket; there is one of them at a time.
+pub struct Awaiting(Rc<Line>);
 
 impl Line {
     fn fd(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 
-    pub(super) fn unsent_bytes(&self) -> usize {
+    fn unsent_bytes(&self) -> usize {
         self.unsent.borrow().len()
     }
 
@@ -104,12 +104,15 @@ impl Awaiting {
         self.0.stream.writable(false).await
     }
 
-    pub(super) fn unsent_bytes(&self) -> usize {
+    /// How many bytes are left of what was posted.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
         self.0.unsent_bytes()
     }
 
-    /// See [`Rest::send`](super::Rest::send).
-    pub(super) async fn send_rest(self, deadlines: &Rc<Deadlines>, timeout: Duration) -> bool {
+    /// Sends them as the peer takes them, until the socket ends; or ends it when the peer has taken nothing
+    /// for `timeout`. Whether it did not come to that.
+    pub async fn send_rest(self, deadlines: &Rc<Deadlines>, timeout: Duration) -> bool {
         // Beside the owner's, who is busy with something else or gone.
         let deadline = deadlines.register(self.0.fd());
         loop {

@@ -12,10 +12,9 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
-use super::io::{Awaiting, Line};
-use super::{Deadlines, Socket};
+use super::io::Line;
+use super::{Awaiting, Socket};
 use crate::limits;
 
 /// A worker's messages that are complete and small, on their way out.
@@ -35,9 +34,6 @@ const LONELY_TURNS_MAX: u32 = 16;
 
 /// Of those, one in so many waits nevertheless, to see whether it has company again.
 const PROBE: u32 = 64;
-
-/// What a socket has not taken yet of a message.
-pub struct Rest(Awaiting);
 
 impl Outbox {
     /// Memory to write a message into.
@@ -91,9 +87,9 @@ impl Outbox {
         .await;
     }
 
-    /// Sends everything, and gives what is left over of messages to peers that read slowly.
+    /// Sends everything, and gives the sockets that have not taken theirs whole.
     #[must_use]
-    pub fn send(&self) -> Vec<Rest> {
+    pub fn send(&self) -> Vec<Awaiting> {
         let mut rests = Vec::new();
         let mut due = self.due.take();
         self.lonely_turns.set(if due.len() > 1 { 0 } else { self.lonely_turns.get().saturating_add(1) });
@@ -102,7 +98,7 @@ impl Outbox {
                 Ok(blank) => self.give(blank),
                 // Unless its owner waits for room, and sends it.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    rests.extend(line.begin_waiting().map(Rest));
+                    rests.extend(line.begin_waiting());
                 }
                 Err(_) => {}
             }
@@ -110,19 +106,5 @@ impl Outbox {
         // Its memory again; nothing is posted meanwhile.
         self.due.replace(due);
         rests
-    }
-}
-
-impl Rest {
-    /// How many bytes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.0.unsent_bytes()
-    }
-
-    /// Sends it as the peer takes it, until the socket ends; or ends it when the peer has taken nothing for
-    /// `timeout`. Whether it did not come to that.
-    pub async fn send(self, deadlines: &Rc<Deadlines>, timeout: Duration) -> bool {
-        self.0.send_rest(deadlines, timeout).await
     }
 }

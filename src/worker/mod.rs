@@ -244,11 +244,11 @@ async fn send_posted(core: Rc<Core>) {
     loop {
         core.outbox.posted().await;
         for rest in core.outbox.send() {
-            let charge = core.buffers.ledger.charge(rest.bytes());
+            let charge = core.buffers.ledger.charge(rest.unsent_bytes());
             let worker = Rc::clone(&core);
             spawn(&core, async move {
                 let timeout = worker.snapshot().limits.write_timeout;
-                if !rest.send(&worker.deadlines, timeout).await {
+                if !rest.send_rest(&worker.deadlines, timeout).await {
                     worker.count_refusal(Refusal::WriteTimeout);
                 }
                 drop(charge);
