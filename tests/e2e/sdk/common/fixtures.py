@@ -10,15 +10,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
+import events
 import switchboard
 
 SEPARATORS = "line\u2028paragraph\u2029next\u0085end \U0001f9ea"
+KEY_HEADER = "x-e2e-key"
 SHOWN_HEADERS = ("accept", "content-type", "mcp-protocol-version", "mcp-method", "mcp-name", "x-e2e-trace")
 
 
 def register(mcp: Any, Context: type, headers_of: Callable[[Any], Mapping[str, str]]) -> None:
     def key_of(ctx: Any) -> str:
-        return headers_of(ctx)["x-e2e-key"]
+        return headers_of(ctx)[KEY_HEADER]
 
     @mcp.tool()
     def echo(text: str) -> str:
@@ -153,8 +155,19 @@ async def serve(apps: list[Any], lifespans: list[Any]) -> None:
     listener.listen(256)
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
     # The default of 5 s would close idle connections in the middle of a run.
-    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=120, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(with_job(app), log_level="warning", timeout_keep_alive=120, timeout_graceful_shutdown=1)
     await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def with_job(app: Any) -> Any:
+    """Tells the event store which job a request belongs to."""
+
+    async def serve_one(scope: Any, receive: Any, send: Any) -> None:
+        key = dict(scope.get("headers", [])).get(KEY_HEADER.encode(), b"")
+        events.job.set(key.decode())
+        await app(scope, receive, send)
+
+    return serve_one
 
 
 def run(apps: list[Any], lifespans: list[Any]) -> None:
