@@ -36,8 +36,8 @@ pub const BUFFER_HEADROOM_BYTES: usize = 1024;
 /// Room kept behind them, for a chunk's end and the last chunk.
 pub const BUFFER_TAILROOM_BYTES: usize = 16;
 
-/// Free buffers of each size that a worker keeps.
-pub const FREE_BUFFERS_MAX: usize = 64;
+/// Bytes of free buffers of each size that a worker keeps: 800 small ones, 60 large ones.
+pub const FREE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A message that is sent with others when a turn of the loop ends; a larger one is sent at once, from the
 /// buffer it lies in.

@@ -366,7 +366,7 @@ const REFERENCE: &[KeyDoc] = &[
         u32::MAX as u64,
         "a new number ends all sessions with this backend: they are answered 404",
     ),
-    count(BACKEND_DEFAULTS, "idle_conns_max", 256, 0, 65_536, "idle connections kept per endpoint and worker"),
+    count(BACKEND_DEFAULTS, "idle_conns_max", 1024, 0, 65_536, "idle connections kept per endpoint and worker"),
     millis(BACKEND_DEFAULTS, "idle_timeout_ms", 60 * SECOND_MS, TICK_MS, DAY_MS, "how long an idle connection is kept"),
     millis(
         BACKEND_DEFAULTS,

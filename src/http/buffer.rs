@@ -159,7 +159,7 @@ pub struct BufferPool {
     small: RefCell<Vec<Buffer>>,
     large: RefCell<Vec<Buffer>>,
     /// Of buffers lent out, and of whatever else its holder charges. Free buffers are not counted:
-    /// there are [`limits::FREE_BUFFERS_MAX`] of each size at most.
+    /// there are [`limits::FREE_BUFFER_BYTES_MAX`] of each size at most.
     pub ledger: Rc<Ledger>,
 }
 
@@ -197,7 +197,7 @@ impl BufferPool {
             _ => return,
         };
         let mut shelf = shelf.borrow_mut();
-        if shelf.len() < limits::FREE_BUFFERS_MAX {
+        if (shelf.len() + 1) * buffer.bytes.len() <= limits::FREE_BUFFER_BYTES_MAX {
             buffer.clear();
             shelf.push(buffer);
         }

@@ -76,8 +76,8 @@ impl Deref for InForce {
     }
 }
 
-/// Free `Heads` kept: about as many as requests are parsed at once.
-const FREE_HEADS_MAX: usize = 64;
+/// Free `Heads` kept: about as many as requests are under way at once.
+const FREE_HEADS_MAX: usize = 1024;
 
 /// Holds a gauge up by one while it lives.
 pub(super) struct Held(Rc<Cell<usize>>);
