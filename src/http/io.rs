@@ -164,8 +164,7 @@ impl Watch {
                 yield_once().await;
                 if at_once == limits::READS_WITHOUT_WAIT_MAX {
                     at_once = 0;
-                    // On the heap: most sockets never come here.
-                    Box::pin(monoio::time::sleep(PAUSE)).await;
+                    give_way().await;
                 }
             }
         });
@@ -179,10 +178,6 @@ impl Watch {
     }
 }
 
-/// How long a socket rests that is never empty. Giving way without a timer would not do: on epoll the
-/// runtime lets no timer fire while any task can run, and deadlines are kept by timers.
-const PAUSE: Duration = Duration::from_millis(1);
-
 /// Returns control once without asking to be woken.
 async fn yield_once() {
     let mut yielded = false;
@@ -194,6 +189,13 @@ async fn yield_once() {
         Poll::Pending
     })
     .await;
+}
+
+/// Lets every task that can run go first, and the runtime look what has come for others.
+async fn give_way() {
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    waker.wake();
+    yield_once().await;
 }
 
 impl Socket {

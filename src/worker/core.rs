@@ -1,6 +1,7 @@
 //! One worker's own state: everything its connections share, and nothing another thread sees.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -14,7 +15,8 @@ use super::Stop;
 use super::access::AccessLog;
 use super::alarm::Alarms;
 use super::share::Sharing;
-use crate::clock::{self, Tick};
+use super::ticker::Ticker;
+use crate::clock::{self, TICK, Tick};
 use crate::config::model::{Limits, TraceHeaders};
 use crate::error::{ProxyError, Refusal};
 use crate::http::{BufferPool, Deadlines, HeadLimits, Outbox, RequestHead, ResponseHead, Trace, TraceIds};
@@ -48,6 +50,8 @@ pub(super) struct Core {
     pub(super) connections: Cell<usize>,
     pub(super) access: AccessLog,
     pub(super) hooks: Hooks,
+    /// For looks at a drain's progress, which must not need a descriptor when there may be none.
+    pub(super) drain_ticker: Ticker,
     /// While draining: from this tick on, connections between two requests end.
     idle_until: Cell<Tick>,
     exchanges: Rc<Cell<usize>>,
@@ -96,7 +100,14 @@ impl Drop for Held {
 }
 
 impl Core {
-    pub(super) fn new(cell: Arc<SnapshotCell>, sharing: Sharing, seed: u64, access: AccessLog, hooks: Hooks) -> Self {
+    pub(super) fn new(
+        cell: Arc<SnapshotCell>,
+        sharing: Sharing,
+        seed: u64,
+        access: AccessLog,
+        hooks: Hooks,
+        drain_ticker: Ticker,
+    ) -> Self {
         let mut published = Cache::new(cell);
         let current = Rc::new(InForce(Arc::clone(published.load())));
         sharing.resize(current.limits.cache_bytes_max);
@@ -115,6 +126,7 @@ impl Core {
             hooks,
             sharing: Rc::new(sharing),
             handed: Cell::new(0),
+            drain_ticker,
             idle_until: Cell::default(),
             exchanges: Rc::default(),
             errands: Rc::default(),
@@ -171,6 +183,17 @@ impl Core {
         self.alarms.ring_all();
     }
 
+    /// Waits for `pause`, and a tick or two longer.
+    pub(super) async fn rest(&self, pause: Duration) {
+        let alarm = self.alarms.add();
+        let due = self.deadlines.now().after(pause);
+        // All alarms ring when a drain begins.
+        while self.deadlines.now() < due {
+            alarm.set(due);
+            poll_fn(|cx| alarm.poll(cx)).await;
+        }
+    }
+
     /// Tells the other workers what this one carries.
     pub(super) fn tell_load(&self) {
         self.handed.set(0);
@@ -195,6 +218,11 @@ impl Core {
     /// Time since the worker started.
     pub(super) fn age(&self) -> Duration {
         clock::now().duration_since(self.started)
+    }
+
+    /// Whole ticks since then, by the clock.
+    pub(super) fn ticks(&self) -> Tick {
+        Tick(u32::try_from(self.age().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX - 1))
     }
 
     pub(super) fn heads(&self) -> Box<Heads> {

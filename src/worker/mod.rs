@@ -18,6 +18,7 @@ mod respond;
 mod session;
 mod share;
 mod subscribe;
+mod ticker;
 mod upload;
 
 use std::cell::{Cell, OnceCell};
@@ -38,7 +39,8 @@ use self::access::AccessLog;
 use self::core::Core;
 use self::share::Sharing;
 use self::subscribe::Subscriptions;
-use crate::clock::{self, TICK, Tick};
+pub(crate) use self::ticker::Ticker;
+use crate::clock::{self, TICK};
 use crate::coalesce::FlightId;
 use crate::error::Refusal;
 use crate::http::Socket;
@@ -76,11 +78,13 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let seed = ahash::RandomState::new().hash_one(start.index);
     let sharing = Sharing::new(start.index, start.first_flight, start.peers, start.hasher);
     let access = AccessLog::new(start.index, start.access);
-    let core = Rc::new(Core::new(start.cell, sharing, seed, access, start.hooks));
+    let core = Rc::new(Core::new(start.cell, sharing, seed, access, start.hooks, Ticker::new()?));
     let _end = EndAll(Rc::clone(&core));
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
     acceptors.add_all(start.listeners.drain(..));
-    spawn_own(&core, tick(Rc::clone(&core), start.index));
+    let ticker = Ticker::new()?;
+    ticker.start(TICK)?;
+    spawn_own(&core, tick(Rc::clone(&core), start.index, ticker));
     spawn_own(&core, send_posted(Rc::clone(&core)));
     let served = panic::Guarded::new(obey(&core, &mut acceptors, start.mailbox)).await;
     let ended = served.unwrap_or_else(|panic::Panicked| Err(io::Error::other("its main task panicked")));
@@ -210,13 +214,14 @@ async fn wait_for_mail(core: &Core, wake: &UnixStream, drain: &mut Option<JoinHa
 /// Advances the coarse clock, enforces deadlines, hands over log lines, looks after the pools, and sees
 /// how late it is: as late as a turn of the loop, in which nobody else was served, lasted beyond the time
 /// it was due.
-async fn tick(core: Rc<Core>, worker: usize) {
+async fn tick(core: Rc<Core>, worker: usize, ticker: Ticker) {
     let mut swept = 0;
     loop {
-        // To the next whole tick, so that a deadline is enforced one tick late at most.
-        let into_tick = (core.age().as_millis() % TICK.as_millis()) as u64;
-        let due = core.age() + TICK - Duration::from_millis(into_tick);
-        monoio::time::sleep(TICK - Duration::from_millis(into_tick)).await;
+        let due = TICK * (core.ticks().0 + 1);
+        if let Err(error) = ticker.tick().await {
+            tracing::error!(worker, %error, "a worker's clock stopped");
+            return core.fall.tell();
+        }
         let late = core.age().saturating_sub(due);
         core.stats.borrow_mut().stalls.record(late);
         if late >= STALL_WARNING {
@@ -224,8 +229,7 @@ async fn tick(core: Rc<Core>, worker: usize) {
         }
         core.hooks.on_tick();
         // By the clock and not by counting: a worker that was busy must not stretch its deadlines.
-        let ticks = core.age().as_millis() / TICK.as_millis();
-        let now = Tick(u32::try_from(ticks).unwrap_or(u32::MAX - 1));
+        let now = core.ticks();
         core.deadlines.advance(now);
         core.alarms.ring(now);
         core.tell_load();
@@ -262,6 +266,7 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
     core.upstreams.clear();
     // By the clock: of a worker that falls the ticks may have ended.
     let end = core.age() + timeout;
+    let mut ticks = core.drain_ticker.start(DRAIN_LOOK).is_ok();
     loop {
         if core.ends_idle() {
             core.deadlines.end_idle();
@@ -269,8 +274,8 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
         let is_over = core.is_at_rest() && listeners.iter().all(|listener| listener.strong_count() == 0);
         // Also when it is over: the runtime closes descriptors a turn late and, ended, not at all. A
         // listening socket left open would go on taking connections that nobody accepts.
-        monoio::time::sleep(DRAIN_LOOK).await;
-        if is_over || core.age() >= end {
+        ticks = ticks && core.drain_ticker.tick().await.is_ok();
+        if is_over || !ticks || core.age() >= end {
             return;
         }
     }
@@ -399,7 +404,7 @@ async fn accept_loop(core: Rc<Core>, listener: Rc<Listener>, stop: Rc<Stop>) {
                     tracing::warn!(%error, "cannot accept connections; trying again");
                 }
                 // The queue stays readable: without a pause this would spin.
-                monoio::time::sleep(TICK).await;
+                core.rest(TICK).await;
             }
         }
     }

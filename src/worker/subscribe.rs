@@ -108,7 +108,7 @@ impl Subscriber {
                     (2 * pause).min(last)
                 }
             };
-            monoio::time::sleep(pause + self.core.jitter(pause)).await;
+            self.core.rest(pause + self.core.jitter(pause)).await;
         }
     }
 
