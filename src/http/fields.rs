@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{BodyLength, HttpError};
+use super::{BodyLength, HttpError, Version};
 
 /// A range of the buffer a head was decoded from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl From<Range<usize>> for Span {
 }
 
 /// Where a part of `whole` begins, by its address.
-pub(super) fn offset_of(part: &[u8], whole: &[u8]) -> usize {
+fn offset_of(part: &[u8], whole: &[u8]) -> usize {
     part.as_ptr() as usize - whole.as_ptr() as usize
 }
 
@@ -197,6 +197,9 @@ pub(super) struct Fields {
     keep_alive: bool,
     content_length: Option<u64>,
     chunked: bool,
+    version: Version,
+    /// `Connection` names fields beside its own options.
+    names_others: bool,
 }
 
 /// Where the fields of each kind stand in the list.
@@ -230,65 +233,75 @@ impl Fields {
         &mut self,
         headers: &[httparse::Header<'_>],
         whole: &[u8],
-        version_11: bool,
+        version: Version,
     ) -> Result<(), HttpError> {
+        self.begin(version);
+        for header in headers {
+            let name = header.name.as_bytes();
+            self.add(FieldKind::of(name), Span::of(name, whole), Span::of(header.value, whole), header.value)?;
+        }
+        self.end(whole)
+    }
+
+    /// Forgets all fields, to take those of another head one by one.
+    pub(super) fn begin(&mut self, version: Version) {
         self.list.clear();
         self.places = Places::default();
         self.close = false;
         self.keep_alive = false;
         self.content_length = None;
         self.chunked = false;
-        let mut names_others = false;
-        for header in headers {
-            let kind = kind_of(header.name.as_bytes());
-            match kind {
-                FieldKind::ContentLength => {
-                    let length = parse_length(header.value).ok_or(HttpError::ContentLength)?;
-                    if self.content_length.replace(length).is_some() {
-                        return Err(HttpError::ContentLength);
-                    }
+        self.version = version;
+        self.names_others = false;
+    }
+
+    /// Takes the next field, whose value is `text`.
+    pub(super) fn add(&mut self, kind: FieldKind, name: Span, value: Span, text: &[u8]) -> Result<(), HttpError> {
+        match kind {
+            FieldKind::ContentLength => {
+                let length = parse_length(text).ok_or(HttpError::ContentLength)?;
+                if self.content_length.replace(length).is_some() {
+                    return Err(HttpError::ContentLength);
                 }
-                FieldKind::TransferEncoding => {
-                    if self.chunked || !version_11 {
-                        return Err(HttpError::TransferEncodingMisuse);
-                    }
-                    if !header.value.eq_ignore_ascii_case(b"chunked") {
-                        return Err(HttpError::TransferEncoding);
-                    }
-                    self.chunked = true;
-                }
-                FieldKind::Connection => names_others |= self.read_connection(header.value),
-                _ => {}
             }
-            self.places.add(kind, self.list.len());
-            self.list.push(Field {
-                name: Span::of(header.name.as_bytes(), whole),
-                value: Span::of(header.value, whole),
-                kind,
-            });
+            FieldKind::TransferEncoding => {
+                if self.chunked || self.version == Version::Http10 {
+                    return Err(HttpError::TransferEncodingMisuse);
+                }
+                if !text.eq_ignore_ascii_case(b"chunked") {
+                    return Err(HttpError::TransferEncoding);
+                }
+                self.chunked = true;
+            }
+            FieldKind::Connection => self.read_connection(text),
+            _ => {}
         }
+        self.places.add(kind, self.list.len());
+        self.list.push(Field { name, value, kind });
+        Ok(())
+    }
+
+    /// Looks at them together, behind the last.
+    pub(super) fn end(&mut self, whole: &[u8]) -> Result<(), HttpError> {
         if self.chunked && self.content_length.is_some() {
             return Err(HttpError::LengthAndEncoding);
         }
-        if names_others {
+        if self.names_others {
             self.strip_named(whole);
         }
         Ok(())
     }
 
-    /// Whether `Connection` names fields beside its own options.
-    fn read_connection(&mut self, value: &[u8]) -> bool {
-        let mut names_others = false;
+    fn read_connection(&mut self, value: &[u8]) {
         for option in list_of(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
             } else {
-                names_others = true;
+                self.names_others = true;
             }
         }
-        names_others
     }
 
     /// RFC 9110 section 7.6.1. Framing and `Host` are ours anyway and cannot be named away.
@@ -333,8 +346,8 @@ impl Fields {
     }
 
     /// Whether the sender will go on using the connection (RFC 9112 section 9.3).
-    pub(super) fn persistent(&self, version_11: bool) -> bool {
-        !self.close && (version_11 || self.keep_alive)
+    pub(super) fn persistent(&self) -> bool {
+        !self.close && (self.version == Version::Http11 || self.keep_alive)
     }
 
     /// What the fields say of the body's length, nothing if they say nothing.

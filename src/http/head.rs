@@ -4,7 +4,8 @@ use std::mem::MaybeUninit;
 
 use memchr::{memchr, memchr2};
 
-use super::fields::{Fields, offset_of};
+use super::fields::Fields;
+use super::plain;
 use super::{BodyLength, Field, FieldKind, HttpError, Span, TraceParent};
 use crate::limits;
 
@@ -19,6 +20,13 @@ pub struct HeadLimits {
     pub headers_max: usize,
 }
 
+impl HeadLimits {
+    /// Header fields, and no more than anybody may allow.
+    fn fields_max(&self) -> usize {
+        self.headers_max.min(limits::HEADERS_CEILING)
+    }
+}
+
 /// HTTP/1.0 or HTTP/1.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
@@ -27,6 +35,13 @@ pub enum Version {
     /// HTTP/1.1.
     #[default]
     Http11,
+}
+
+impl Version {
+    /// Of the digit behind `HTTP/1.`, which is 0 or 1.
+    fn of(minor: u8) -> Self {
+        if minor == 1 { Self::Http11 } else { Self::Http10 }
+    }
 }
 
 /// Request method.
@@ -117,17 +132,20 @@ impl Scan {
         Ok(None)
     }
 
-    /// Whether a scan that has not begun would end where httparse did, as it does for a head that comes
-    /// whole and in order: then it need not be made. Every line has to end with CRLF; httparse, which
-    /// lets a bare line feed end it too, lets one stand nowhere else.
-    fn would_end(&self, head: &[u8], headers: &[httparse::Header<'_>], limits: &HeadLimits) -> bool {
-        let mut line_ends = headers.iter().map(|header| offset_of(header.name.as_bytes(), head));
-        let start_line_end = line_ends.clone().next().unwrap_or(head.len() - 2);
-        !matches!(head.first(), Some(b'\r' | b'\n'))
-            && line_ends.all(|end| head[..end].ends_with(b"\r\n"))
-            && head.ends_with(b"\r\n\r\n")
-            && self.check_start_line(start_line_end, limits).is_ok()
-            && self.check_size(head.len(), limits).is_ok()
+    /// Reads the fields of a head in plain form from the end of its start line on, where no scan has begun
+    /// and none would object. The head's end.
+    fn read_plain(
+        &self,
+        bytes: &[u8],
+        start_line_end: usize,
+        version: Version,
+        limits: &HeadLimits,
+        fields: &mut Fields,
+    ) -> Option<usize> {
+        self.check_start_line(start_line_end, limits).ok()?;
+        let end = plain::fields(bytes, start_line_end, version, limits.fields_max(), fields)?;
+        self.check_size(end, limits).ok()?;
+        Some(end)
     }
 
     fn check_start_line(&self, end: usize, limits: &HeadLimits) -> Result<(), HttpError> {
@@ -177,18 +195,27 @@ impl RequestHead {
     /// # Errors
     /// The first fault found.
     pub fn decode(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HttpError> {
-        let mut headers = [const { MaybeUninit::uninit() }; limits::HEADERS_CEILING];
-        let headers = &mut headers[..limits.headers_max.min(limits::HEADERS_CEILING)];
-        let mut request = httparse::Request::new(&mut []);
         if self.scan.next == 0
-            && let Ok(httparse::Status::Complete(end)) = request.parse_with_uninit_headers(bytes, headers)
-            && self.scan.would_end(&bytes[..end], request.headers, limits)
+            && let Some(line) = plain::request_line(bytes)
+            && line.target.len() <= limits.target_bytes_max
+            && let Some(end) = self.scan.read_plain(bytes, line.end, line.version, limits, &mut self.fields)
         {
-            return self.read(&request, bytes, limits).map(|()| Some(end));
+            self.version = line.version;
+            self.method = line.method;
+            self.method_text = line.method_text.into();
+            return self.read_meaning(&bytes[line.target], bytes).map(|()| Some(end));
         }
+        self.decode_any(bytes, limits)
+    }
+
+    /// Decodes a head of whatever form. Apart, since the room for its fields is large.
+    #[inline(never)]
+    fn decode_any(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HttpError> {
         let Some(end) = self.scan.find_end(bytes, limits)? else {
             return Ok(None);
         };
+        let mut headers = [const { MaybeUninit::uninit() }; limits::HEADERS_CEILING];
+        let headers = &mut headers[..limits.fields_max()];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(&bytes[self.scan.start..end], headers) {
             Ok(httparse::Status::Complete(length)) if self.scan.start + length == end => {}
@@ -213,7 +240,7 @@ impl RequestHead {
         let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
             return Err(HttpError::StartLine);
         };
-        self.version = if minor == 1 { Version::Http11 } else { Version::Http10 };
+        self.version = Version::of(minor);
         self.method = Method::of(method);
         self.method_text = Span::of(method.as_bytes(), bytes);
         if method.len() > limits::METHOD_BYTES_MAX || matches!(method, "CONNECT" | "TRACE") {
@@ -222,8 +249,12 @@ impl RequestHead {
         if target.len() > limits.target_bytes_max {
             return Err(HttpError::TargetTooLong);
         }
-        self.fields.fill(request.headers, bytes, minor == 1)?;
-        self.read_target(target.as_bytes(), bytes)?;
+        self.fields.fill(request.headers, bytes, self.version)?;
+        self.read_meaning(target.as_bytes(), bytes)
+    }
+
+    fn read_meaning(&mut self, target: &[u8], bytes: &[u8]) -> Result<(), HttpError> {
+        self.read_target(target, bytes)?;
         self.read_fields(bytes)
     }
 
@@ -273,7 +304,7 @@ impl RequestHead {
             expect => expect.is_some() && self.version == Version::Http11,
         };
         self.body = self.fields.body_length().unwrap_or(BodyLength::None);
-        self.keep_alive = self.fields.persistent(self.version == Version::Http11);
+        self.keep_alive = self.fields.persistent();
         let of_mcp = |kind| self.fields.single(kind).map_err(|_| HttpError::DuplicateMcpField);
         self.session_id = of_mcp(FieldKind::McpSessionId)?;
         self.protocol_version = of_mcp(FieldKind::McpProtocolVersion)?;
@@ -405,23 +436,30 @@ impl ResponseHead {
     /// # Errors
     /// The first fault found.
     pub fn decode(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HttpError> {
-        let mut headers = [const { MaybeUninit::uninit() }; limits::HEADERS_CEILING];
-        let headers = &mut headers[..limits.headers_max.min(limits::HEADERS_CEILING)];
-        let config = httparse::ParserConfig::default();
-        let mut response = httparse::Response::new(&mut []);
         if self.scan.next == 0
-            && let Ok(httparse::Status::Complete(end)) =
-                config.parse_response_with_uninit_headers(&mut response, bytes, headers)
-            && self.scan.would_end(&bytes[..end], response.headers, limits)
+            && let Some(line) = plain::status_line(bytes)
+            && let Some(end) = self.scan.read_plain(bytes, line.end, line.version, limits, &mut self.fields)
         {
-            return self.read(&response, bytes).map(|()| Some(end));
+            self.version = line.version;
+            self.status = line.status;
+            self.reason = line.reason.into();
+            return self.read_fields().map(|()| Some(end));
         }
+        self.decode_any(bytes, limits)
+    }
+
+    /// As [`RequestHead::decode_any`].
+    #[inline(never)]
+    fn decode_any(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HttpError> {
         let Some(end) = self.scan.find_end(bytes, limits)? else {
             return Ok(None);
         };
         if self.scan.start > 0 {
             return Err(HttpError::LeadingEmptyLines);
         }
+        let mut headers = [const { MaybeUninit::uninit() }; limits::HEADERS_CEILING];
+        let headers = &mut headers[..limits.fields_max()];
+        let config = httparse::ParserConfig::default();
         let mut response = httparse::Response::new(&mut []);
         match config.parse_response_with_uninit_headers(&mut response, &bytes[..end], headers) {
             Ok(httparse::Status::Complete(length)) if length == end => {}
@@ -449,10 +487,14 @@ impl ResponseHead {
             .reason
             .filter(|text| !text.is_empty())
             .map_or(Span::default(), |text| Span::of(text.as_bytes(), bytes));
-        self.version = if minor == 1 { Version::Http11 } else { Version::Http10 };
-        self.fields.fill(response.headers, bytes, minor == 1)?;
+        self.version = Version::of(minor);
+        self.fields.fill(response.headers, bytes, self.version)?;
+        self.read_fields()
+    }
+
+    fn read_fields(&mut self) -> Result<(), HttpError> {
         self.body = self.fields.body_length();
-        self.keep_alive = self.fields.persistent(minor == 1);
+        self.keep_alive = self.fields.persistent();
         self.content_type = self.fields.single(FieldKind::ContentType)?;
         self.session_id = self.fields.single(FieldKind::McpSessionId)?;
         Ok(())
@@ -623,15 +665,32 @@ mod tests {
     use super::*;
 
     const REQUESTS: &[&[u8]] = &[
+        b"POST /mcp?a=b HTTP/1.1\r\nHost: a.example:80\r\naccept: a/b, c/d\r\nX-Y:z\r\nContent-Length: 2\r\n\r\n{}",
+        b"GET /mcp HTTP/1.0\r\nConnection: X-Y\r\nX-Y: z\r\n\r\n",
+        b"DELETE /mcp HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"POST /mcp?a=b HTTP/1.1\r\nHost: a.example:80\r\nAccept:\r\nX-Y: \t z \r\nContent-Length: 2\r\n\r\n{}",
         b"GET /mcp HTTP/1.0\r\n\r\nGET /mcp HTTP/1.0\r\n\r\n",
         b"\r\nGET http://a.example/mcp HTTP/1.1\r\nHost: a.example\r\n\r\n",
     ];
 
     const ANSWERS: &[&[u8]] = &[
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; a=b\r\nX-Y:z\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.0 404 Not Found\r\nConnection: keep-alive\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; a=b\r\nX-Y: \t z \r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.0 204\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         b"HTTP/1.1 500 \xff\r\nDate:\r\n\r\n",
+    ];
+
+    /// Refused, nearly all without a byte that is out of place.
+    const MEANINGLESS: &[&[u8]] = &[
+        b"POST /mcp HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /mcp HTTP/1.0\r\nTransfer-Encoding: chunked\r\nX Y: z\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n",
+        b"POST  HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        b"POST /mcp HTTP/1.2\r\nHost: a.example\r\n\r\n",
+        b"HTTP/1.1 099 OK\r\n\r\n",
+        b"HTTP/1.1 600 OK\r\nX Y: z\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\nX Y: z\r\n\r\n",
     ];
 
     const ROOMY: HeadLimits = HeadLimits { head_bytes_max: 1024, target_bytes_max: 256, headers_max: 16 };
@@ -665,12 +724,17 @@ mod tests {
     fn a_head_that_comes_whole_meets_the_verdict_of_the_scan() {
         let requests = REQUESTS.iter().map(|head| (request as fn(&[u8], &HeadLimits, usize) -> Verdict, *head));
         let answers = ANSWERS.iter().map(|head| (answer as fn(&[u8], &HeadLimits, usize) -> Verdict, *head));
+        for head in MEANINGLESS {
+            assert!(request(head, &ROOMY, 0).is_err() && answer(head, &ROOMY, 0).is_err());
+            check(request, head, &ROOMY);
+            check(answer, head, &ROOMY);
+        }
         for (verdict, head) in requests.chain(answers) {
             assert!(matches!(verdict(head, &ROOMY, 0), Ok(Some(_))), "{}", head.escape_ascii());
             for place in 0..head.len() {
                 check(verdict, &head[..=place], &ROOMY);
                 check(verdict, &[&head[..place], &head[place + 1..]].concat(), &ROOMY);
-                for byte in *b"\r\n\0 \t:x\x7f\x80" {
+                for byte in *b"\r\n\0 \t:x(\x7f\x80" {
                     check(verdict, &[&head[..place], &[byte], &head[place + 1..]].concat(), &ROOMY);
                     check(verdict, &[&head[..place], &[byte], &head[place..]].concat(), &ROOMY);
                     check(verdict, &[&head[..place], b"\r\n", &[byte], &head[place..]].concat(), &ROOMY);

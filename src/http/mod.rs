@@ -15,6 +15,7 @@ mod fields;
 mod head;
 mod io;
 mod outbox;
+mod plain;
 mod shared;
 mod trace;
 
