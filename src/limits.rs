@@ -3,6 +3,9 @@
 /// Header fields one head may ever have: the size of the parser's array on the stack.
 pub const HEADERS_CEILING: usize = 256;
 
+/// Fields that a head read later has room for already.
+pub const FIELDS_KEPT_MAX: usize = 64;
+
 /// Bytes one head may ever have.
 pub const HEAD_BYTES_CEILING: usize = 256 * 1024;
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::HttpError;
+use super::fields::is_token;
 use crate::limits;
 
 /// How the end of a body is known.
@@ -157,9 +158,9 @@ impl BodyDecoder {
             (State::DataReturn, b'\r') => State::DataFeed,
             (State::DataFeed, b'\n') => State::Size { value: 0, digits: 0 },
             (State::TrailerStart, b'\r') => State::LastFeed,
-            (State::TrailerStart, _) if is_token(byte) => self.trailer(State::TrailerName)?,
+            (State::TrailerStart, _) if is_token(&[byte]) => self.trailer(State::TrailerName)?,
             (State::TrailerName, b':') => self.trailer(State::TrailerValue)?,
-            (State::TrailerName, _) if is_token(byte) => self.trailer(State::TrailerName)?,
+            (State::TrailerName, _) if is_token(&[byte]) => self.trailer(State::TrailerName)?,
             (State::TrailerValue, b'\r') => State::TrailerFeed,
             (State::TrailerValue, _) if is_text(byte) => self.trailer(State::TrailerValue)?,
             (State::TrailerFeed, b'\n') => State::TrailerStart,
@@ -183,11 +184,6 @@ fn within(count: usize, max: usize) -> Result<(), HttpError> {
 fn take(left: u64, there: usize) -> (usize, u64) {
     let taken = usize::try_from(left).map_or(there, |left| left.min(there));
     (taken, left - taken as u64)
-}
-
-/// A byte of a field name (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// A byte of a field value or a chunk extension.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{BodyLength, HttpError, Version};
+use crate::limits;
 
 /// A range of the buffer a head was decoded from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +167,25 @@ fn is<const N: usize>(name: &[u8], candidate: &[u8; N]) -> bool {
     name.len() == N && words.chain(last).fold(0, |all, pair| all | differ(pair)) == 0
 }
 
+/// Whether these are the bytes of a name (RFC 9110 section 5.6.2).
+pub(super) fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| IS_TOKEN_BYTE[usize::from(*byte)])
+}
+
+const IS_TOKEN_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric()
+            || matches!(
+                byte as u8,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            );
+        byte += 1;
+    }
+    table
+};
+
 /// One field line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -241,6 +261,12 @@ impl Fields {
             self.add(FieldKind::of(name), Span::of(name, whole), Span::of(header.value, whole), header.value)?;
         }
         self.end(whole)
+    }
+
+    /// Forgets all fields, and the memory of unusually many.
+    pub(super) fn reset(&mut self) {
+        self.list.clear();
+        self.list.shrink_to(limits::FIELDS_KEPT_MAX);
     }
 
     /// Forgets all fields, to take those of another head one by one.

@@ -38,8 +38,8 @@ pub enum Version {
 }
 
 impl Version {
-    /// Of the digit behind `HTTP/1.`, which is 0 or 1.
-    fn of(minor: u8) -> Self {
+    /// Of what stands behind `HTTP/1.`, 0 or 1.
+    pub(super) fn of(minor: u8) -> Self {
         if minor == 1 { Self::Http11 } else { Self::Http10 }
     }
 }
@@ -229,6 +229,7 @@ impl RequestHead {
     /// Forgets the head, to decode another.
     pub fn reset(&mut self) {
         self.scan = Scan::default();
+        self.fields.reset();
     }
 
     fn read(
@@ -472,6 +473,7 @@ impl ResponseHead {
     /// Forgets the head, to decode another.
     pub fn reset(&mut self) {
         self.scan = Scan::default();
+        self.fields.reset();
     }
 
     fn read(&mut self, response: &httparse::Response<'_, '_>, bytes: &[u8]) -> Result<(), HttpError> {
@@ -718,6 +720,33 @@ mod tests {
     fn check(verdict: fn(&[u8], &HeadLimits, usize) -> Verdict, bytes: &[u8], limits: &HeadLimits) {
         let (whole, in_pieces) = (verdict(bytes, limits, 0), verdict(bytes, limits, 1));
         assert_eq!(whole, in_pieces, "{limits:?} {}", bytes.escape_ascii());
+    }
+
+    #[test]
+    fn a_head_is_read_as_if_it_were_the_first() {
+        let limits = HeadLimits { headers_max: limits::HEADERS_CEILING, ..ROOMY };
+        let many = |count: usize| {
+            format!("POST /mcp HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1)).into_bytes()
+        };
+        // One more than there may be, in a place whose number has one byte.
+        let crowded = [256, 257].map(many);
+        let limits = HeadLimits { head_bytes_max: crowded[1].len(), ..limits };
+        let mut used = RequestHead::default();
+        for _ in 0..2 {
+            for head in
+                REQUESTS.iter().copied().chain(MEANINGLESS.iter().copied()).chain(crowded.iter().map(Vec::as_slice))
+            {
+                let verdict = used.decode(head, &limits).map(|end| end.map(|end| (end, format!("{used:?}"))));
+                used.reset();
+                assert_eq!(verdict.map_err(|error| error.to_string()), {
+                    let mut fresh = RequestHead::default();
+                    let verdict = fresh.decode(head, &limits);
+                    verdict.map(|end| end.map(|end| (end, format!("{fresh:?}")))).map_err(|error| error.to_string())
+                });
+            }
+        }
+        assert!(request(&crowded[0], &limits, 0).is_ok_and(|end| end.is_some()));
+        assert_eq!(request(&crowded[1], &limits, 0), Err(HttpError::TooManyFields));
     }
 
     #[test]

@@ -191,11 +191,10 @@ async fn yield_once() {
     .await;
 }
 
-/// Lets every task that can run go first, and the runtime look what has come for others.
-async fn give_way() {
-    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    waker.wake();
-    yield_once().await;
+/// Lets every task that can run go first, and the runtime look what has come for others. By another task,
+/// whose end wakes this one: a task that wakes itself is the very next to run.
+pub async fn give_way() {
+    monoio::spawn(async {}).await;
 }
 
 impl Socket {
@@ -368,5 +367,54 @@ fn retry(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
             Err(Errno::EINTR) => {}
             done => return done.map_err(io::Error::from),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+
+    use super::*;
+
+    fn pair(listener: &TcpListener, deadlines: &Rc<Deadlines>) -> (std::net::TcpStream, Socket) {
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        (peer, Socket::new(stream, deadlines).unwrap())
+    }
+
+    /// On epoll a wait for a socket with bytes in it ends at once; on a ring no wait does.
+    #[test]
+    fn who_reads_a_socket_that_is_never_empty_lets_others_read_theirs() {
+        const READS_MAX: usize = 100_000;
+        let mut runtime = RuntimeBuilder::<LegacyDriver>::new().build().unwrap();
+        let reads = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let deadlines = Rc::default();
+            let (mut peer, mut full) = pair(&listener, &deadlines);
+            peer.write_all(&[0; READS_MAX]).unwrap();
+            let (mut other_peer, mut other) = pair(&listener, &deadlines);
+            let served = Rc::new(Cell::new(false));
+            let told = Rc::clone(&served);
+            monoio::spawn(async move {
+                other.read(&mut [0]).await.unwrap();
+                told.set(true);
+            });
+            let reader = async move {
+                full.read(&mut [0]).await.unwrap();
+                // Only now is there anything for the other: what has come shows in a later turn of the loop.
+                other_peer.write_all(b"x").unwrap();
+                let mut reads = 1;
+                while !served.get() && reads < READS_MAX {
+                    reads += full.read(&mut [0]).await.unwrap();
+                }
+                reads
+            };
+            monoio::spawn(reader).await
+        });
+        assert!(reads <= 4 * limits::READS_WITHOUT_WAIT_MAX as usize, "after {reads} reads");
     }
 }

@@ -29,7 +29,7 @@ pub use encode::{
 pub use error::HttpError;
 pub use fields::{Field, FieldKind, Span};
 pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Version};
-pub use io::{Awaiting, Socket};
+pub use io::{Awaiting, Socket, give_way};
 pub use outbox::Outbox;
 pub use shared::{shared_fields, varies_by_credential};
 pub use trace::{Trace, TraceIds, TraceParent};

@@ -87,6 +87,12 @@ impl Outbox {
         .await;
     }
 
+    /// Sends what is left for the last time, and lets go of who would send more.
+    pub fn end(&self) {
+        drop(self.send());
+        self.sender.take();
+    }
+
     /// Sends everything, and gives the sockets that have not taken theirs whole.
     #[must_use]
     pub fn send(&self) -> Vec<Awaiting> {

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::fields::Fields;
+use super::fields::{Fields, is_token};
 use super::{FieldKind, Method, Version};
 
 /// The first line of a request, in ranges of the buffer.
@@ -73,10 +73,12 @@ pub(super) fn fields(
     fields: &mut Fields,
 ) -> Option<usize> {
     fields.begin(version);
-    for _ in 0..=fields_max {
+    let mut left = fields_max;
+    loop {
         if let Some(end) = line_end(bytes, at) {
             return fields.end(bytes).is_ok().then_some(end);
         }
+        left = left.checked_sub(1)?;
         let name = at..at + colon(&bytes[at..])?;
         let kind = FieldKind::of(&bytes[name.clone()]);
         // The names that are known are of the right bytes.
@@ -93,7 +95,6 @@ pub(super) fn fields(
         at = line_end(bytes, value.end)?;
         fields.add(kind, name.into(), value.into(), text).ok()?;
     }
-    None
 }
 
 /// The end of a line that has nothing more from `at` on.
@@ -101,32 +102,9 @@ fn line_end(bytes: &[u8], at: usize) -> Option<usize> {
     (bytes.get(at..at + 2)? == b"\r\n").then_some(at + 2)
 }
 
-fn version_of(minor: u8) -> Option<Version> {
-    match minor {
-        b'1' => Some(Version::Http11),
-        b'0' => Some(Version::Http10),
-        _ => None,
-    }
+fn version_of(digit: u8) -> Option<Version> {
+    matches!(digit, b'0' | b'1').then(|| Version::of(digit - b'0'))
 }
-
-/// RFC 9110 section 5.6.2.
-fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| IS_TOKEN_BYTE[usize::from(*byte)])
-}
-
-const IS_TOKEN_BYTE: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = (byte as u8).is_ascii_alphanumeric()
-            || matches!(
-                byte as u8,
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-            );
-        byte += 1;
-    }
-    table
-};
 
 /// How many bytes at the beginning are printable ASCII from `FROM` on.
 fn run<const FROM: u8>(text: &[u8]) -> usize {

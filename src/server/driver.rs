@@ -28,6 +28,9 @@ pub(super) enum Driver {
 /// Submission queue entries; more or fewer made no difference that could be measured.
 const RING_ENTRIES: u32 = 1024;
 
+/// What a driver that is tried out has to wait for.
+const TRIAL_TICK: Duration = Duration::from_millis(1);
+
 impl Driver {
     /// The best that runs here, found by running it.
     pub(super) fn choose(wanted: IoDriver) -> io::Result<Self> {
@@ -82,7 +85,7 @@ impl Driver {
         let trial = thread::spawn(move || {
             self.block_on(async {
                 let ticker = Ticker::new()?;
-                ticker.start(Duration::from_millis(1))?;
+                ticker.start(TRIAL_TICK, TRIAL_TICK)?;
                 ticker.tick().await
             })?
         });

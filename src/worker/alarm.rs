@@ -1,5 +1,5 @@
-//! Wake-ups in ticks, for streams that are silent for long: a number and a waker each, looked at with the
-//! deadlines, where a timer each would cost memory and a place in a wheel.
+//! Wake-ups in ticks, for streams that are silent for long and for pauses: a number and a waker each, looked
+//! at with the deadlines, where a timer each would cost memory and a place in a wheel.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -15,7 +15,6 @@ use super::Stop;
 use super::access::AccessLog;
 use super::alarm::Alarms;
 use super::share::Sharing;
-use super::ticker::Ticker;
 use crate::clock::{self, TICK, Tick};
 use crate::config::model::{Limits, TraceHeaders};
 use crate::error::{ProxyError, Refusal};
@@ -25,8 +24,8 @@ use crate::seam::{Counted, Snapshot, SnapshotCell, WorkerStats};
 use crate::server::Hooks;
 use crate::upstream::Upstreams;
 
-/// The heads of one exchange. They are large and an idle connection needs none, so a worker keeps a
-/// few and lends them out.
+/// The heads of one exchange. They are large and an idle connection needs none, so a worker keeps some
+/// and lends them out.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     pub(super) request: RequestHead,
@@ -50,8 +49,6 @@ pub(super) struct Core {
     pub(super) connections: Cell<usize>,
     pub(super) access: AccessLog,
     pub(super) hooks: Hooks,
-    /// For looks at a drain's progress, which must not need a descriptor when there may be none.
-    pub(super) drain_ticker: Ticker,
     /// While draining: from this tick on, connections between two requests end.
     idle_until: Cell<Tick>,
     exchanges: Rc<Cell<usize>>,
@@ -100,14 +97,7 @@ impl Drop for Held {
 }
 
 impl Core {
-    pub(super) fn new(
-        cell: Arc<SnapshotCell>,
-        sharing: Sharing,
-        seed: u64,
-        access: AccessLog,
-        hooks: Hooks,
-        drain_ticker: Ticker,
-    ) -> Self {
+    pub(super) fn new(cell: Arc<SnapshotCell>, sharing: Sharing, seed: u64, access: AccessLog, hooks: Hooks) -> Self {
         let mut published = Cache::new(cell);
         let current = Rc::new(InForce(Arc::clone(published.load())));
         sharing.resize(current.limits.cache_bytes_max);
@@ -126,7 +116,6 @@ impl Core {
             hooks,
             sharing: Rc::new(sharing),
             handed: Cell::new(0),
-            drain_ticker,
             idle_until: Cell::default(),
             exchanges: Rc::default(),
             errands: Rc::default(),
@@ -183,12 +172,12 @@ impl Core {
         self.alarms.ring_all();
     }
 
-    /// Waits for `pause`, and a tick or two longer.
+    /// Waits for `pause`, rounded up to ticks, or until the worker falls and its ticks end.
     pub(super) async fn rest(&self, pause: Duration) {
         let alarm = self.alarms.add();
         let due = self.deadlines.now().after(pause);
-        // All alarms ring when a drain begins.
-        while self.deadlines.now() < due {
+        // All alarms ring when a drain begins, too.
+        while self.deadlines.now() < due && !self.fall.told.get() {
             alarm.set(due);
             poll_fn(|cx| alarm.poll(cx)).await;
         }
@@ -223,6 +212,11 @@ impl Core {
     /// Whole ticks since then, by the clock.
     pub(super) fn ticks(&self) -> Tick {
         Tick(u32::try_from(self.age().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX - 1))
+    }
+
+    /// When the next one is due, as an age.
+    pub(super) fn next_tick(&self) -> Duration {
+        TICK * (self.ticks().0 + 1)
     }
 
     pub(super) fn heads(&self) -> Box<Heads> {

@@ -25,7 +25,7 @@ use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -33,7 +33,6 @@ use std::time::Duration;
 
 use ahash::{AHashMap, RandomState};
 use monoio::net::UnixStream;
-use monoio::task::JoinHandle;
 
 use self::access::AccessLog;
 use self::core::Core;
@@ -43,7 +42,7 @@ pub(crate) use self::ticker::Ticker;
 use crate::clock::{self, TICK};
 use crate::coalesce::FlightId;
 use crate::error::Refusal;
-use crate::http::Socket;
+use crate::http::{Socket, give_way};
 use crate::limits;
 use crate::seam::{AccessLines, Command, Mailbox, PeerMessage, Peers, SnapshotCell};
 use crate::server::Hooks;
@@ -64,6 +63,9 @@ pub(crate) struct Start {
     pub(crate) hasher: RandomState,
 }
 
+/// The kernel takes a wait of nothing for none.
+const SHORTEST_WAIT: Duration = Duration::from_nanos(1);
+
 /// A turn of the loop that lasts longer is worth a line in the log.
 const STALL_WARNING: Duration = Duration::from_millis(500);
 
@@ -78,23 +80,31 @@ pub(crate) async fn run(mut start: Start) -> io::Result<()> {
     let seed = ahash::RandomState::new().hash_one(start.index);
     let sharing = Sharing::new(start.index, start.first_flight, start.peers, start.hasher);
     let access = AccessLog::new(start.index, start.access);
-    let core = Rc::new(Core::new(start.cell, sharing, seed, access, start.hooks, Ticker::new()?));
+    let core = Rc::new(Core::new(start.cell, sharing, seed, access, start.hooks));
     let _end = EndAll(Rc::clone(&core));
     let mut acceptors = Acceptors { core: Rc::clone(&core), running: AHashMap::new() };
     acceptors.add_all(start.listeners.drain(..));
-    let ticker = Ticker::new()?;
-    ticker.start(TICK)?;
-    spawn_own(&core, tick(Rc::clone(&core), start.index, ticker));
+    // Both made now: a drain has to be looked after, also when there are no descriptors left.
+    let (ticker, drain_ticker) = (Ticker::new()?, Ticker::new()?);
+    ticker.start(core.next_tick().saturating_sub(core.age()).max(SHORTEST_WAIT), TICK)?;
+    let ticks_end = Rc::new(Stop::default());
+    spawn_own(&core, tick(Rc::clone(&core), start.index, ticker, Rc::clone(&ticks_end)));
     spawn_own(&core, send_posted(Rc::clone(&core)));
-    let served = panic::Guarded::new(obey(&core, &mut acceptors, start.mailbox)).await;
+    let served = panic::Guarded::new(obey(&core, &mut acceptors, start.mailbox, &drain_ticker)).await;
     let ended = served.unwrap_or_else(|panic::Panicked| Err(io::Error::other("its main task panicked")));
+    ticks_end.tell();
     if ended.is_err() {
         // The worker that takes its place accepts on the same sockets.
         let listeners = acceptors.remove_all(Queue::Leave);
         core.sharing.fall_silent();
         core.deadlines.end_all();
-        drained(core, listeners, FALL_TIMEOUT).await;
+        core.fall.tell();
+        core.alarms.ring_all();
+        drained(core, listeners, FALL_TIMEOUT, &drain_ticker).await;
     }
+    // The loop's next turn closes what has been let go of.
+    drop(drain_ticker);
+    give_way().await;
     ended
 }
 
@@ -123,12 +133,19 @@ fn spawn(core: &Rc<Core>, work: impl Future<Output = ()> + 'static) {
 }
 
 /// Does what control and the other workers ask for, until a drain has ended.
-async fn obey(core: &Rc<Core>, acceptors: &mut Acceptors, mut mailbox: Mailbox) -> io::Result<()> {
+async fn obey(
+    core: &Rc<Core>,
+    acceptors: &mut Acceptors,
+    mut mailbox: Mailbox,
+    drain_ticker: &Ticker,
+) -> io::Result<()> {
     // Followed with the first command, when all workers are known.
     let subscriptions = Subscriptions::default();
     let wake = mailbox.wake.take().ok_or_else(|| io::Error::other("the mailbox was taken"))?;
     let wake = UnixStream::from_std(wake)?;
-    let mut drain = None;
+    let mut drain: Option<Drain<'_>> = None;
+    let look_after =
+        |listeners, timeout| Box::pin(drained(Rc::clone(core), listeners, timeout, drain_ticker)) as Drain<'_>;
     loop {
         if wait_for_mail(core, &wake, &mut drain).await?.is_none() {
             return Ok(());
@@ -159,14 +176,12 @@ async fn obey(core: &Rc<Core>, acceptors: &mut Acceptors, mut mailbox: Mailbox) 
                 Command::Drain(timeout) => {
                     core.begin_drain(Duration::ZERO);
                     subscriptions.end();
-                    let listeners = acceptors.remove_all(Queue::Take);
-                    drain = Some(monoio::spawn(drained(Rc::clone(core), listeners, timeout)));
+                    drain = Some(look_after(acceptors.remove_all(Queue::Take), timeout));
                 }
                 Command::HandOver(timeout) => {
                     core.begin_drain(LAST_REQUEST_WAIT);
                     subscriptions.end();
-                    let listeners = acceptors.remove_all(Queue::Leave);
-                    drain = Some(monoio::spawn(drained(Rc::clone(core), listeners, timeout)));
+                    drain = Some(look_after(acceptors.remove_all(Queue::Leave), timeout));
                 }
             }
         }
@@ -180,14 +195,17 @@ struct EndAll(Rc<Core>);
 
 impl Drop for EndAll {
     fn drop(&mut self) {
-        drop(self.0.outbox.send());
+        self.0.outbox.end();
         self.0.deadlines.end_all();
         self.0.access.flush();
     }
 }
 
+/// A drain that runs.
+type Drain<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// Waits for a wake-up and takes all that came. `None`: the drain, if one runs, has ended.
-async fn wait_for_mail(core: &Core, wake: &UnixStream, drain: &mut Option<JoinHandle<()>>) -> io::Result<Option<()>> {
+async fn wait_for_mail(core: &Core, wake: &UnixStream, drain: &mut Option<Drain<'_>>) -> io::Result<Option<()>> {
     use std::os::fd::AsRawFd;
 
     let mut readable = pin!(wake.readable(false));
@@ -195,7 +213,7 @@ async fn wait_for_mail(core: &Core, wake: &UnixStream, drain: &mut Option<JoinHa
         if core.fall.is_told(cx) {
             return Poll::Ready(Err(io::Error::other("one of its tasks panicked")));
         }
-        if drain.as_mut().is_some_and(|drain| pin!(drain).poll(cx).is_ready()) {
+        if drain.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Ok(None));
         }
         readable.as_mut().poll(cx).map_ok(Some)
@@ -214,13 +232,22 @@ async fn wait_for_mail(core: &Core, wake: &UnixStream, drain: &mut Option<JoinHa
 /// Advances the coarse clock, enforces deadlines, hands over log lines, looks after the pools, and sees
 /// how late it is: as late as a turn of the loop, in which nobody else was served, lasted beyond the time
 /// it was due.
-async fn tick(core: Rc<Core>, worker: usize, ticker: Ticker) {
+async fn tick(core: Rc<Core>, worker: usize, ticker: Ticker, end: Rc<Stop>) {
     let mut swept = 0;
     loop {
-        let due = TICK * (core.ticks().0 + 1);
-        if let Err(error) = ticker.tick().await {
-            tracing::error!(worker, %error, "a worker's clock stopped");
-            return core.fall.tell();
+        let due = core.next_tick();
+        let mut ticked = pin!(ticker.tick());
+        let ticked = poll_fn(|cx| match end.is_told(cx) {
+            true => Poll::Ready(None),
+            false => ticked.as_mut().poll(cx).map(Some),
+        });
+        match ticked.await {
+            None => return,
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::error!(worker, %error, "a worker's clock stopped");
+                return core.fall.tell();
+            }
         }
         let late = core.age().saturating_sub(due);
         core.stats.borrow_mut().stalls.record(late);
@@ -262,11 +289,11 @@ async fn send_posted(core: Rc<Core>) {
 }
 
 /// Lets exchanges finish and `listeners` go, for no longer than `timeout`.
-async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Duration) {
+async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Duration, ticker: &Ticker) {
     core.upstreams.clear();
     // By the clock: of a worker that falls the ticks may have ended.
     let end = core.age() + timeout;
-    let mut ticks = core.drain_ticker.start(DRAIN_LOOK).is_ok();
+    let mut ticks = ticker.start(DRAIN_LOOK, DRAIN_LOOK).is_ok();
     loop {
         if core.ends_idle() {
             core.deadlines.end_idle();
@@ -274,7 +301,7 @@ async fn drained(core: Rc<Core>, listeners: Vec<Weak<Listener>>, timeout: Durati
         let is_over = core.is_at_rest() && listeners.iter().all(|listener| listener.strong_count() == 0);
         // Also when it is over: the runtime closes descriptors a turn late and, ended, not at all. A
         // listening socket left open would go on taking connections that nobody accepts.
-        ticks = ticks && core.drain_ticker.tick().await.is_ok();
+        ticks = ticks && ticker.tick().await.is_ok();
         if is_over || !ticks || core.age() >= end {
             return;
         }
@@ -404,7 +431,7 @@ async fn accept_loop(core: Rc<Core>, listener: Rc<Listener>, stop: Rc<Stop>) {
                     tracing::warn!(%error, "cannot accept connections; trying again");
                 }
                 // The queue stays readable: without a pause this would spin.
-                core.rest(TICK).await;
+                core.rest(Duration::ZERO).await;
             }
         }
     }

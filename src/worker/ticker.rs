@@ -29,9 +29,9 @@ impl Ticker {
         Ok(Self { timer, readiness })
     }
 
-    /// Lets it tick from now on, for the first time after one interval.
-    pub(crate) fn start(&self, interval: Duration) -> io::Result<()> {
-        Ok(self.timer.set(Expiration::Interval(interval.into()), TimerSetTimeFlags::empty())?)
+    /// Lets it tick from now on, `first` after a while of its own. Neither may be zero, which stops it.
+    pub(crate) fn start(&self, first: Duration, interval: Duration) -> io::Result<()> {
+        Ok(self.timer.set(Expiration::IntervalDelayed(first.into(), interval.into()), TimerSetTimeFlags::empty())?)
     }
 
     /// Waits until it ticks. Ticks that nobody waited for count as one.
@@ -60,7 +60,7 @@ mod tests {
         runtime.block_on(async {
             let ticker = Ticker::new().expect("a timer");
             let began = clock::now();
-            ticker.start(INTERVAL).expect("to start it");
+            ticker.start(INTERVAL, INTERVAL).expect("to start it");
             while clock::now().duration_since(began) < 5 * INTERVAL {
                 std::thread::park_timeout(INTERVAL);
             }

@@ -1,6 +1,7 @@
 //! Faults inside: what falls is up again soon, or everything ends; nothing goes on half dead.
 
 use std::collections::HashSet;
+use std::io::{PipeWriter, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -131,43 +132,90 @@ fn end_control() {
     assert!(!END_CONTROL.load(Ordering::SeqCst), "the control thread's own panic");
 }
 
-/// What the binary does, with a hook. Ends this process.
-fn serve_until_control_dies(file: &str) -> ! {
+/// What the binary does, with hooks.
+fn serve(file: &str, hooks: Hooks) -> Result<(), RunError> {
     let config = config::load(file.as_ref()).unwrap();
-    let hooks = Hooks { control: Some(end_control), ..Hooks::default() };
     let process = server::Process {
         inherited: Inherited::default(),
         program: server::program().unwrap(),
         log: log::init(),
         hooks,
     };
+    server::run(config, Source::File(file.into()), process, |_| Ok(()))
+}
+
+/// Ends this process.
+fn serve_until_control_dies(file: &str) -> ! {
     std::thread::spawn(|| {
         // Its input ends when the test has seen it serve.
         let _ = std::io::stdin().lines().count();
         END_CONTROL.store(true, Ordering::SeqCst);
     });
-    let ended = server::run(config, Source::File(file.into()), process, |_| Ok(()));
+    let ended = serve(file, Hooks { control: Some(end_control), ..Hooks::default() });
     let is_control = matches!(ended, Err(RunError::Control(_)));
     std::process::exit(if is_control { 1 } else { 99 });
 }
 
-#[test]
-fn without_its_control_thread_the_process_ends() {
-    const FILE: &str = "RINGWAY_TEST_SERVE";
-    if let Ok(file) = std::env::var(FILE) {
-        serve_until_control_dies(&file);
-    }
-    let backend = Backend::always(json("{}"));
-    let file = TempFile::with(&Proxy::builder().backend("b", &[backend.address()]).text());
-    // This very test, in another process.
+/// Has a worker fall for each line that comes. Ends this process.
+fn serve_and_fall(file: &str) -> ! {
+    std::thread::spawn(|| {
+        for _ in std::io::stdin().lines() {
+            FALLS_DUE.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let ended = serve(file, Hooks { tick: Some(fall_when_due), ..Hooks::default() });
+    std::process::exit(ended.is_err().into());
+}
+
+/// Says to this very test, in another process, what file to serve.
+const FILE: &str = "RINGWAY_TEST_SERVE";
+
+/// This very test, in another process, which hears what is written.
+fn again(file: &TempFile, driver: &str) -> (Process, PipeWriter) {
     let name = std::thread::current().name().expect("the name of the test").to_owned();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([name.as_str(), "--exact"]).env(FILE, file.path());
+    command.args([name.as_str(), "--exact"]).env(FILE, file.path()).env("RINGWAY_IO_DRIVER", driver);
     let (reader, writer) = std::io::pipe().unwrap();
     let process = Process::start({
         command.stdin(Stdio::from(reader));
         command
     });
+    (process, writer)
+}
+
+#[test]
+fn workers_that_fall_leave_no_descriptor_behind() {
+    if let Ok(file) = std::env::var(FILE) {
+        serve_and_fall(&file);
+    }
+    let backend = Backend::always(json("{}"));
+    for driver in ["auto", "epoll"] {
+        let file = TempFile::with(&Proxy::builder().workers(2).backend("b", &[backend.address()]).text());
+        let (process, mut orders) = again(&file, driver);
+        process.wait_for_workers();
+        assert_eq!(process.client().call().status, 200);
+        eventually("it is at rest", || process.admin.metric("ringway_connections{side=\"downstream\"}") == 0.0);
+        // A connection to its backend goes with the worker that has it.
+        let before = process.descriptors() - process.admin.metric("ringway_connections{side=\"upstream\"}") as usize;
+        for fallen in 1..=3 {
+            writeln!(orders).unwrap();
+            eventually("a worker falls", || process.admin.metric("ringway_worker_restarts_total") == f64::from(fallen));
+        }
+        let now = || process.descriptors() - process.admin.metric("ringway_connections{side=\"upstream\"}") as usize;
+        eventually(&format!("{driver}: there are {before} descriptors as before, and not {}", now()), || {
+            now() == before
+        });
+    }
+}
+
+#[test]
+fn without_its_control_thread_the_process_ends() {
+    if let Ok(file) = std::env::var(FILE) {
+        serve_until_control_dies(&file);
+    }
+    let backend = Backend::always(json("{}"));
+    let file = TempFile::with(&Proxy::builder().backend("b", &[backend.address()]).text());
+    let (process, writer) = again(&file, "auto");
     let mut client = process.client();
     assert_eq!(client.call().status, 200);
     drop(writer);
