@@ -172,8 +172,9 @@ impl Core {
         self.alarms.ring_all();
     }
 
-    /// Waits for `pause`, rounded up to ticks, or until the worker falls and its ticks end.
-    pub(super) async fn rest(&self, pause: Duration) {
+    /// Waits for `pause`, rounded up to ticks. `false`: the worker falls, and its ticks end.
+    #[must_use]
+    pub(super) async fn rest(&self, pause: Duration) -> bool {
         let alarm = self.alarms.add();
         let due = self.deadlines.now().after(pause);
         // All alarms ring when a drain begins, too.
@@ -181,6 +182,7 @@ impl Core {
             alarm.set(due);
             poll_fn(|cx| alarm.poll(cx)).await;
         }
+        !self.fall.told.get()
     }
 
     /// Tells the other workers what this one carries.

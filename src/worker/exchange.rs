@@ -601,7 +601,9 @@ fn refresh_later(core: &Rc<Core>, errand: Errand, asking: &Asking, stale: Answer
     let pause = core.jitter(REFRESH_JITTER);
     let worker = Rc::clone(core);
     let work = async move {
-        worker.rest(pause).await;
+        if !worker.rest(pause).await {
+            return;
+        }
         // Who asked meanwhile and had nothing may have brought one.
         if let Found::Fresh(_) = worker.sharing.find(&question, scope, clock::now()) {
             return;

@@ -145,7 +145,8 @@ impl Fetched {
         if !is_stream && !answer.is_json(buffer.filled()) || answer.content_length() > Some(bytes_max as u64) {
             return Ok(Message::None);
         }
-        let mut decoder = BodyDecoder::new(answer.body_for(heads.request.method));
+        // Only answers to messages are shared, and messages are posted.
+        let mut decoder = BodyDecoder::new(answer.body_for(http::Method::Post));
         let mut events = EventReader::new(bytes_max);
         let mut first_event = None;
         // A body that lies in one piece needs no copy.

@@ -431,7 +431,9 @@ async fn accept_loop(core: Rc<Core>, listener: Rc<Listener>, stop: Rc<Stop>) {
                     tracing::warn!(%error, "cannot accept connections; trying again");
                 }
                 // The queue stays readable: without a pause this would spin.
-                core.rest(Duration::ZERO).await;
+                if !core.rest(Duration::ZERO).await {
+                    return;
+                }
             }
         }
     }

@@ -108,7 +108,9 @@ impl Subscriber {
                     (2 * pause).min(last)
                 }
             };
-            self.core.rest(pause + self.core.jitter(pause)).await;
+            if !self.core.rest(pause + self.core.jitter(pause)).await {
+                return;
+            }
         }
     }
 

@@ -66,6 +66,22 @@ fn p_057_the_six_methods_are_kept_and_no_others() {
 }
 
 #[test]
+fn an_answer_is_kept_whatever_was_asked_before_it() {
+    let backend = server_of(HOUR_PUBLIC);
+    let proxy = reader(&backend).workers(1).start();
+    // Two at once leave both their heads to whoever comes next: a request and the one who asks in its place.
+    const HEAD: &str = "HEAD /none HTTP/1.1\r\nHost: test\r\n\r\n";
+    let (begun, rest) = HEAD.split_at(10);
+    let (mut slow, mut quick) = (proxy.client(), proxy.client());
+    slow.send(begun);
+    quick.send(HEAD);
+    assert_eq!(quick.response_to_head().status, 404);
+    slow.send(rest);
+    assert_eq!(slow.response_to_head().status, 404);
+    is_kept(&proxy, &backend, &[Ask::list(), Ask::list()]);
+}
+
+#[test]
 fn p_058_p_063_what_has_no_time_left_is_not_kept() {
     const ROWS: &[&str] = &[
         r#""ttlMs":0,"cacheScope":"public""#,

@@ -194,17 +194,16 @@ fn workers_that_fall_leave_no_descriptor_behind() {
         let (process, mut orders) = again(&file, driver);
         process.wait_for_workers();
         assert_eq!(process.client().call().status, 200);
-        eventually("it is at rest", || process.admin.metric("ringway_connections{side=\"downstream\"}") == 0.0);
+        process.admin.comes_to_rest();
         // A connection to its backend goes with the worker that has it.
-        let before = process.descriptors() - process.admin.metric("ringway_connections{side=\"upstream\"}") as usize;
+        let now = || process.descriptors() - process.admin.metric("ringway_connections{side=\"upstream\"}") as usize;
+        let before = now();
         for fallen in 1..=3 {
             writeln!(orders).unwrap();
             eventually("a worker falls", || process.admin.metric("ringway_worker_restarts_total") == f64::from(fallen));
         }
-        let now = || process.descriptors() - process.admin.metric("ringway_connections{side=\"upstream\"}") as usize;
-        eventually(&format!("{driver}: there are {before} descriptors as before, and not {}", now()), || {
-            now() == before
-        });
+        // One that was about to be closed may be among those before; three falls would leave three.
+        eventually(&format!("{driver}: there are no more descriptors than {before}"), || now() <= before);
     }
 }
 
