@@ -108,48 +108,44 @@ impl FieldKind {
 
     /// Of a field's name, in any letter case.
     pub(super) fn of(name: &[u8]) -> Self {
-        kind_of(name)
-    }
-}
-
-/// The length leaves few candidates, so that most fields, which mean nothing here, cost next to nothing.
-fn kind_of(name: &[u8]) -> FieldKind {
-    match name.len() {
-        2 if name.eq_ignore_ascii_case(b"te") => FieldKind::HopByHop,
-        4 if is(name, b"dpop") => FieldKind::Credential,
-        4 if is(name, b"host") => FieldKind::Host,
-        6 if is(name, b"accept") => FieldKind::Accept,
-        6 if is(name, b"cookie") => FieldKind::Credential,
-        6 if is(name, b"expect") => FieldKind::Expect,
-        6 if is(name, b"origin") => FieldKind::Origin,
-        7 if is(name, b"baggage") => FieldKind::Neutral,
-        7 if is(name, b"trailer") => FieldKind::HopByHop,
-        7 if is(name, b"upgrade") => FieldKind::HopByHop,
-        8 if is(name, b"mcp-name") => FieldKind::McpName,
-        9 if is(name, b"forwarded") => FieldKind::Forwarded,
-        9 if is(name, b"x-api-key") => FieldKind::Credential,
-        9 if is(name, b"x-real-ip") => FieldKind::Neutral,
-        10 if is(name, b"connection") => FieldKind::Connection,
-        10 if is(name, b"keep-alive") => FieldKind::HopByHop,
-        10 if is(name, b"mcp-method") => FieldKind::McpMethod,
-        10 if is(name, b"tracestate") => FieldKind::TraceState,
-        10 if is(name, b"user-agent") => FieldKind::Neutral,
-        11 if is(name, b"traceparent") => FieldKind::TraceParent,
-        12 if is(name, b"content-type") => FieldKind::ContentType,
-        12 if is(name, b"x-request-id") => FieldKind::Neutral,
-        13 if is(name, b"authorization") => FieldKind::Credential,
-        13 if is(name, b"last-event-id") => FieldKind::Neutral,
-        14 if is(name, b"content-length") => FieldKind::ContentLength,
-        14 if is(name, b"mcp-session-id") => FieldKind::McpSessionId,
-        15 if is(name, b"x-forwarded-for") => FieldKind::XForwardedFor,
-        16 if is(name, b"proxy-connection") => FieldKind::HopByHop,
-        16 if is(name, b"x-forwarded-host") => FieldKind::XForwardedHost,
-        17 if is(name, b"transfer-encoding") => FieldKind::TransferEncoding,
-        17 if is(name, b"x-forwarded-proto") => FieldKind::XForwardedProto,
-        18 if is(name, b"proxy-authenticate") => FieldKind::HopByHop,
-        19 if is(name, b"proxy-authorization") => FieldKind::HopByHop,
-        20 if is(name, b"mcp-protocol-version") => FieldKind::McpProtocolVersion,
-        _ => FieldKind::Other,
+        // The length leaves few candidates, so that most fields, which mean nothing here, cost next to nothing.
+        match name.len() {
+            2 if name.eq_ignore_ascii_case(b"te") => Self::HopByHop,
+            4 if is(name, b"dpop") => Self::Credential,
+            4 if is(name, b"host") => Self::Host,
+            6 if is(name, b"accept") => Self::Accept,
+            6 if is(name, b"cookie") => Self::Credential,
+            6 if is(name, b"expect") => Self::Expect,
+            6 if is(name, b"origin") => Self::Origin,
+            7 if is(name, b"baggage") => Self::Neutral,
+            7 if is(name, b"trailer") => Self::HopByHop,
+            7 if is(name, b"upgrade") => Self::HopByHop,
+            8 if is(name, b"mcp-name") => Self::McpName,
+            9 if is(name, b"forwarded") => Self::Forwarded,
+            9 if is(name, b"x-api-key") => Self::Credential,
+            9 if is(name, b"x-real-ip") => Self::Neutral,
+            10 if is(name, b"connection") => Self::Connection,
+            10 if is(name, b"keep-alive") => Self::HopByHop,
+            10 if is(name, b"mcp-method") => Self::McpMethod,
+            10 if is(name, b"tracestate") => Self::TraceState,
+            10 if is(name, b"user-agent") => Self::Neutral,
+            11 if is(name, b"traceparent") => Self::TraceParent,
+            12 if is(name, b"content-type") => Self::ContentType,
+            12 if is(name, b"x-request-id") => Self::Neutral,
+            13 if is(name, b"authorization") => Self::Credential,
+            13 if is(name, b"last-event-id") => Self::Neutral,
+            14 if is(name, b"content-length") => Self::ContentLength,
+            14 if is(name, b"mcp-session-id") => Self::McpSessionId,
+            15 if is(name, b"x-forwarded-for") => Self::XForwardedFor,
+            16 if is(name, b"proxy-connection") => Self::HopByHop,
+            16 if is(name, b"x-forwarded-host") => Self::XForwardedHost,
+            17 if is(name, b"transfer-encoding") => Self::TransferEncoding,
+            17 if is(name, b"x-forwarded-proto") => Self::XForwardedProto,
+            18 if is(name, b"proxy-authenticate") => Self::HopByHop,
+            19 if is(name, b"proxy-authorization") => Self::HopByHop,
+            20 if is(name, b"mcp-protocol-version") => Self::McpProtocolVersion,
+            _ => Self::Other,
+        }
     }
 }
 

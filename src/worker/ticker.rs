@@ -29,7 +29,7 @@ impl Ticker {
         Ok(Self { timer, readiness })
     }
 
-    /// Lets it tick from now on, `first` after a while of its own. Neither may be zero, which stops it.
+    /// Lets it tick from now on, `first` after a while of its own. No while at all would stop it.
     pub(crate) fn start(&self, first: Duration, interval: Duration) -> io::Result<()> {
         Ok(self.timer.set(Expiration::IntervalDelayed(first.into(), interval.into()), TimerSetTimeFlags::empty())?)
     }
